@@ -1,0 +1,74 @@
+"""The default proxy: one for the process, and another for a block, a thread or a task.
+
+`using()` sets a `ContextVar`, so two threads or two asyncio tasks can differ; below it lies the value
+of the whole process. A socket takes the default when it is made, or, if there was none then, when it
+connects: whichever order a program has, a default that was set is never forgotten.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from .proxy import as_route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import TypeAlias
+
+    from .proxy import ProxyLike, Route
+
+    Here: TypeAlias = "tuple[Route, Here | None]"
+
+# A linked stack: (route, what lies below), so that using(None) ("direct here") differs from not set
+# and leaving a block needs no token of the context that entered it.
+_here: ContextVar[Here | None] = ContextVar("socksy.default_proxy", default=None)
+_process: Route = None
+
+
+def set_default_proxy(proxy: ProxyLike) -> None:
+    """Make `proxy` the default of the whole process; None takes it away.
+
+    Raises:
+        InvalidProxyError: it is not a proxy.
+    """
+    global _process
+    _process = as_route(proxy)
+
+
+def get_default_proxy() -> Route:
+    """The default proxy here: that of the innermost `using()`, else that of the process.
+
+    Returns:
+        A tuple of `Proxy` (a chain; mostly of one), a callable, or None for a direct connection.
+    """
+    here = _here.get()
+    return _process if here is None else here[0]
+
+
+class using:  # noqa: N801 - used like a function, `with socksy.using(...):`
+    """A default proxy for the ``with`` block, in this thread or task only.
+
+    ``using(None)`` means direct connections. Tasks started in the block inherit it; threads do not.
+    One object can be entered again, and by several threads at once.
+
+    Raises:
+        InvalidProxyError: it is not a proxy.
+    """
+
+    def __init__(self, proxy: ProxyLike) -> None:
+        self._route = as_route(proxy)
+
+    def __enter__(self) -> Route:
+        _here.set((self._route, _here.get()))
+        return self._route
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        here = _here.get()
+        assert here is not None
+        _here.set(here[1])

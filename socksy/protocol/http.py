@@ -1,0 +1,171 @@
+"""HTTP CONNECT, client and server side (RFC 9110, section 9.3.6), with Basic login (RFC 7617).
+
+A head has no length in front, so it is looked at before it is taken: reading on past its blank line
+would swallow what the target says first.
+"""
+
+from __future__ import annotations
+
+from ..errors import (
+    ProxyAuthenticationError,
+    ProxyProtocolError,
+    ProxyUnsupportedError,
+    reply_error,
+)
+from .codes import Command
+from .request import Request
+from .steps import HTTP_ANSWER, Step, unexpected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .socks5 import Check
+    from .steps import Address, Handshake
+
+_MAX_HEAD = 65536
+_PIECE = 4096
+_PREFIX = b"HTTP/1."
+
+
+def handshake(
+    command: int, host: str, port: int, *, login: tuple[bytes, bytes] | None = None
+) -> Handshake[Address]:
+    """Ask for a tunnel. HTTP has no bound address: the result is ``("0.0.0.0", 0)``.
+
+    Raises (before anything is sent):
+        ProxyUnsupportedError: anything but CONNECT.
+    """
+    if command != Command.CONNECT:
+        raise ProxyUnsupportedError(
+            message="an HTTP proxy does CONNECT only", hint="Use a SOCKS5 proxy: socks5h://"
+        )
+    place = (f"[{host}]" if ":" in host else host).encode("ascii") + b":%d" % port
+    message = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
+    if login is not None:
+        message += b"Proxy-Authorization: Basic " + _base64(b":".join(login)) + b"\r\n"
+    return _tunnel(message + b"\r\n", login is not None)
+
+
+def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:
+    status = 100
+    while 100 <= status < 200:  # interim answers precede the real one
+        head = yield from _read_head(message, HTTP_ANSWER, _judge)
+        message = b""
+        status = _status(head)
+    if status < 300:
+        return "0.0.0.0", 0
+    if status == 407:
+        raise ProxyAuthenticationError(
+            message="the HTTP proxy refused the login" if has_login else "the HTTP proxy wants a login",
+            phase=HTTP_ANSWER,
+            hint=None if has_login else "Give user and password: http://user:password@host",
+        )
+    raise reply_error("HTTP", status)
+
+
+def _read_head(message: bytes, awaiting: str, enough: Callable[[bytes], bool]) -> Handshake[bytes]:
+    """Exactly up to the blank line, or to where `enough` knows all there is to know."""
+    head = b""
+    while len(head) < _MAX_HEAD:
+        seen = yield Step(message, _PIECE, awaiting, 1, True)
+        message = b""
+        end = _end_of_head(head, seen)
+        head += yield Step(b"", end, awaiting)
+        if head.endswith((b"\n\r\n", b"\n\n")) or enough(head):
+            return head
+    raise ProxyProtocolError(message="the HTTP head has no end", phase=awaiting)
+
+
+def _end_of_head(before: bytes, seen: bytes) -> int:
+    """How many bytes of `seen` belong to the head of which `before` has already come."""
+    tail = before[-2:]
+    joined = tail + seen
+    ends = [
+        at + len(mark) - len(tail)
+        for mark in (b"\n\r\n", b"\n\n")
+        if (at := joined.find(mark)) >= 0
+    ]
+    return min(ends, default=len(seen))
+
+
+def _judge(head: bytes) -> bool:
+    """Whether a refusal is in; raises at once if this is no HTTP."""
+    if not head.startswith(_PREFIX[: len(head)]):
+        raise unexpected(head[0], "HTTP", HTTP_ANSWER)
+    return b"\n" in head and _status(head) >= 300
+
+
+def _status(head: bytes) -> int:
+    code = head.split(b"\n", 1)[0].split()[1:2]
+    if not code or len(code[0]) != 3 or not code[0].isdigit() or code[0] < b"100":
+        raise ProxyProtocolError(message="the HTTP answer has no status code", phase=HTTP_ANSWER)
+    return int(code[0])
+
+
+def _base64(data: bytes) -> bytes:
+    from binascii import b2a_base64
+
+    return b2a_base64(data, newline=False)
+
+
+def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
+    """Read a client's CONNECT; `head` is its first two bytes."""
+    head += yield from _read_head(b"", "the request", lambda head: False)
+    first, *lines = head.decode("latin-1").splitlines()
+    method, _, rest = first.partition(" ")
+    place, _, version = rest.partition(" ")
+    host, _, port = place.rpartition(":")
+    if not version.startswith("HTTP/1."):
+        yield Step(reply(400), 0, HTTP_ANSWER)
+        raise ProxyProtocolError(message="the client's request is not HTTP/1")
+    if method != "CONNECT":
+        yield Step(reply(501), 0, HTTP_ANSWER)
+        raise ProxyProtocolError(message="the client's request is not a CONNECT")
+    if not host or not port.isdecimal() or not 0 < int(port[:6]) < 65536:
+        yield Step(reply(400), 0, HTTP_ANSWER)
+        raise ProxyProtocolError(message="the client's CONNECT has no host and port")
+    username = None
+    if check is not None:
+        username = _check_basic(lines, check)
+        if username is None:
+            yield Step(reply(407), 0, HTTP_ANSWER)
+            raise ProxyAuthenticationError(message="the client's user name or password is wrong")
+    return Request("HTTP", Command.CONNECT, host.strip("[]"), int(port), username=username)
+
+
+def _check_basic(lines: list[str], check: Check) -> str | None:
+    from binascii import Error, a2b_base64
+
+    for line in lines:
+        name, _, value = line.partition(":")
+        scheme, _, secret = value.strip().partition(" ")
+        if name.lower() == "proxy-authorization" and scheme.lower() == "basic":
+            try:
+                username, _, password = a2b_base64(secret).partition(b":")
+            except Error:
+                return None
+            return username.decode("utf-8", "replace") if check(username, password) else None
+    return None
+
+
+_PHRASES = {
+    200: "Connection established",
+    400: "Bad Request",
+    403: "Forbidden",
+    407: "Proxy Authentication Required",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    504: "Gateway Timeout",
+}
+
+
+def reply(code: int) -> bytes:
+    """An answer without a body."""
+    head = f"HTTP/1.1 {code} {_PHRASES.get(code, 'Refused')}\r\n"
+    if code == 407:
+        head += 'Proxy-Authenticate: Basic realm="socksy"\r\n'
+    if code >= 300:
+        head += "Content-Length: 0\r\nConnection: close\r\n"
+    return (head + "\r\n").encode("ascii")
+

@@ -1,0 +1,180 @@
+"""SOCKS5, client and server side (RFC 1928), with its logins.
+
+::
+
+    greeting       VER=5 NMETHODS METHODS
+    method choice  VER=5 METHOD
+    request        VER=5 CMD RSV ATYP DST.ADDR DST.PORT
+    reply          VER=5 REP RSV ATYP BND.ADDR BND.PORT
+"""
+
+from __future__ import annotations
+
+from ..errors import ProxyAuthenticationError, ProxyProtocolError, reply_error
+from .address import address_length, pack_address, unpack_address
+from .codes import Method, Reply
+from .request import Request
+from .steps import LOGIN_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY, Step, unexpected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .steps import Address, Handshake
+
+    #: whether this user name and password may pass
+    Check = Callable[[bytes, bytes], bool]
+
+_NO_AUTHENTICATION = int(Method.NO_AUTHENTICATION)
+_USERNAME_PASSWORD = int(Method.USERNAME_PASSWORD)
+# The shortest reply: an empty name as BND.ADDR. The first read asks for no more.
+_SHORTEST_REPLY = 7
+
+_GREETING = Step(b"\5\1\0", 2, METHOD_CHOICE)
+_GREETING_WITH_LOGIN = Step(b"\5\2\0\2", 2, METHOD_CHOICE)
+_GREETING_LOGIN_ONLY = Step(b"\5\1\2", 2, METHOD_CHOICE)
+_REST_OF_IPV4 = Step(b"", 10 - _SHORTEST_REPLY, REPLY)
+
+
+def handshake(
+    command: int,
+    host: str,
+    port: int,
+    *,
+    login: tuple[bytes, bytes] | None = None,
+    require_auth: bool = False,
+) -> Handshake[Address]:
+    """Greet, log in if the server wants it, and ask for `command`.
+
+    "No authentication" is always offered, a login only if there is one: servers differ in what they
+    do with more. With `require_auth` the login is all that is offered.
+    """
+    return _negotiate(b"\5%c\0" % command + pack_address(host, port), login, require_auth)
+
+
+def _negotiate(
+    request: bytes, login: tuple[bytes, bytes] | None, require_auth: bool
+) -> Handshake[Address]:
+    if login is None:
+        choice = yield _GREETING
+    else:
+        choice = yield _GREETING_LOGIN_ONLY if require_auth else _GREETING_WITH_LOGIN
+    if choice[0] != 5:
+        raise unexpected(choice[0], "SOCKS5", METHOD_CHOICE)
+    if choice[1] == _USERNAME_PASSWORD and login is not None:
+        yield from username_password(*login)
+    elif choice[1] != _NO_AUTHENTICATION or require_auth:
+        raise _no_way_in(choice[1], login is not None, require_auth)
+    return (yield from _read_reply(request, REPLY))
+
+
+def _no_way_in(
+    method: int, has_login: bool, require_auth: bool
+) -> ProxyAuthenticationError | ProxyProtocolError:
+    if method == Method.NO_ACCEPTABLE:
+        if has_login:
+            hint = "It takes neither user name and password nor, maybe, any login at all"
+        else:
+            hint = "It probably wants a user name and password: socks5h://user:password@host"
+        return ProxyAuthenticationError(
+            message="the proxy accepts no authentication method we offer",
+            phase=METHOD_CHOICE,
+            hint=hint,
+        )
+    if method == _NO_AUTHENTICATION and require_auth:
+        return ProxyAuthenticationError(
+            message="the proxy picked no authentication although require_auth is set",
+            phase=METHOD_CHOICE,
+        )
+    return ProxyProtocolError(
+        message=f"the proxy picked authentication method {method:#04x}, which was not offered",
+        phase=METHOD_CHOICE,
+    )
+
+
+def username_password(username: bytes, password: bytes) -> Handshake[None]:
+    """RFC 1929. Both are at most 255 bytes, which `Proxy` has checked."""
+    message = b"\1%c%b%c%b" % (len(username), username, len(password), password)
+    answer = yield Step(message, 2, LOGIN_ANSWER)
+    # VER is 1; servers that send 5 here are common, and Tor refuses with a request's reply
+    if answer[0] not in (1, 5):
+        raise unexpected(answer[0], "a login answer (RFC 1929)", LOGIN_ANSWER)
+    if answer[1] != 0:
+        raise ProxyAuthenticationError(
+            message="the proxy refused the user name or password", phase=LOGIN_ANSWER
+        )
+
+
+def second_reply() -> Handshake[Address]:
+    """The reply that comes when a peer has connected to the port that BIND opened."""
+    return _read_reply(b"", SECOND_REPLY)
+
+
+def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
+    answer = yield Step(message, _SHORTEST_REPLY, awaiting, 2)
+    if answer[0] != 5:
+        raise unexpected(answer[0], "SOCKS5", awaiting)
+    if answer[1] != 0:
+        # Judged by two bytes: some servers send no more, and then do not even close.
+        raise reply_error("SOCKS5", answer[1])
+    if len(answer) < _SHORTEST_REPLY:
+        answer += yield Step(b"", _SHORTEST_REPLY - len(answer), awaiting)
+    atyp = answer[3]
+    if atyp == 1:
+        answer += yield _REST_OF_IPV4
+    else:
+        length = address_length(atyp, answer[4])
+        if length is None:
+            raise ProxyProtocolError(
+                message=f"the reply has an unknown address type {atyp:#04x}", phase=awaiting
+            )
+        if 4 + length > _SHORTEST_REPLY:
+            answer += yield Step(b"", 4 + length - _SHORTEST_REPLY, awaiting)
+    return unpack_address(atyp, answer[4:])
+
+
+def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
+    """Read a client's greeting, login and request; `head` is its first two bytes.
+
+    Args:
+        check: whether a user name and password may pass; without it no login is wanted.
+    """
+    methods = yield Step(b"", head[1], "the methods")
+    wanted = _NO_AUTHENTICATION if check is None else _USERNAME_PASSWORD
+    if wanted not in methods:
+        yield Step(b"\5\xff", 0, METHOD_CHOICE)
+        raise ProxyProtocolError(message="the client offers no method that is accepted here")
+    yield Step(bytes((5, wanted)), 0, METHOD_CHOICE)
+    username = None
+    if check is not None:
+        username = yield from _serve_login(check)
+    request = yield Step(b"", 5, "the request")
+    if request[0] != 5:
+        raise ProxyProtocolError(message="the client's request is not SOCKS5")
+    length = address_length(request[3], request[4])
+    if length is None:
+        yield Step(reply(Reply.ADDRESS_TYPE_NOT_SUPPORTED), 0, REPLY)
+        raise ProxyProtocolError(message=f"the client sent address type {request[3]:#04x}")
+    address = request[4:] + (yield Step(b"", length - 1, "the request"))
+    host, port = unpack_address(request[3], address)
+    return Request("SOCKS5", request[1], host, port, username=username)
+
+
+def _serve_login(check: Check) -> Handshake[str]:
+    head = yield Step(b"", 2, "the login")
+    if head[0] != 1:
+        yield Step(b"\1\1", 0, LOGIN_ANSWER)
+        raise ProxyProtocolError(message="the client's login is not RFC 1929")
+    rest = yield Step(b"", head[1] + 1, "the login")
+    username, length = rest[:-1], rest[-1]
+    password = yield Step(b"", length, "the login")
+    if not check(username, password):
+        yield Step(b"\1\1", 0, LOGIN_ANSWER)
+        raise ProxyAuthenticationError(message="the client's user name or password is wrong")
+    yield Step(b"\1\0", 0, LOGIN_ANSWER)
+    return username.decode("utf-8", "replace")
+
+
+def reply(code: int, host: str = "0.0.0.0", port: int = 0) -> bytes:
+    """A reply with its bound address."""
+    return b"\5%c\0" % code + pack_address(host, port)

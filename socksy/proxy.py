@@ -1,0 +1,378 @@
+"""A proxy as a value: from a URL, from the environment, in a chain.
+
+A `Proxy` is immutable, hashable and picklable. Its equality covers the credentials, so connection
+pools keyed by it keep identities apart; its `repr` and `str` never show them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .bypass import Bypass
+from .errors import InvalidProxyError, InvalidTargetError
+from .hosts import clean_host
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any, TypeAlias
+
+    from .hosts import Host
+
+    Chain: TypeAlias = "tuple[Proxy, ...]"
+    #: chooses per target; None means a direct connection
+    ProxyChooser: TypeAlias = "Callable[[str, int], ProxyLike]"
+    #: what every ``proxy=`` of the library takes
+    ProxyLike: TypeAlias = "str | Proxy | Sequence[str | Proxy] | ProxyChooser | None"
+    #: the same, made ready by `as_route`
+    Route: TypeAlias = "Chain | ProxyChooser | None"
+
+SOCKS4, SOCKS4A, SOCKS5, SOCKS5H, HTTP = "socks4", "socks4a", "socks5", "socks5h", "http"
+SCHEMES = (SOCKS4, SOCKS4A, SOCKS5, SOCKS5H, HTTP)
+_ALIASES = {"socks": SOCKS5H}
+_DEFAULT_PORTS = {HTTP: 8080}
+_DEFAULT_PORT = 1080  # IANA: socks
+_MAX_LOGIN = 255  # bytes: RFC 1929 counts each in one octet
+_HIDDEN = "***:***@"
+
+
+class Proxy:
+    """One proxy server and how to log in to it.
+
+    Args:
+        scheme: ``socks4``, ``socks5`` (names are resolved here, as curl has it), ``socks4a``,
+            ``socks5h`` (resolved by the proxy), ``socks`` (= ``socks5h``) or ``http`` (CONNECT).
+        host: name or address of the proxy; unused with `path`.
+        port: 1 to 65535; by default 1080, for ``http`` 8080.
+        username, password: str (sent as UTF-8). SOCKS5: 1 to 255 bytes for the name, 0 to 255 for
+            the password (RFC 1929). SOCKS4: the user id only. HTTP: Basic (RFC 7617).
+        path: a Unix socket to connect to instead of host and port.
+        require_auth: refuse a SOCKS5 server that picks "no authentication" although credentials
+            were given; without it many servers silently never look at them.
+        allow_empty_username: send an empty user name, which RFC 1929 forbids and Tor accepts.
+
+    Raises:
+        InvalidProxyError: any of these is wrong; its text never repeats a credential.
+    """
+
+    __slots__ = (
+        "_key",
+        "allow_empty_username",
+        "host",
+        "password",
+        "path",
+        "port",
+        "require_auth",
+        "scheme",
+        "username",
+    )
+
+    scheme: str
+    host: str
+    port: int
+    username: str | None
+    password: str | None
+    path: str | None
+    require_auth: bool
+    allow_empty_username: bool
+    _key: tuple[Any, ...]
+
+    def __init__(
+        self,
+        scheme: str,
+        host: Host = "localhost",
+        port: int | None = None,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        path: str | None = None,
+        require_auth: bool = False,
+        allow_empty_username: bool = False,
+    ) -> None:
+        scheme = _ALIASES.get(scheme.lower(), scheme.lower())
+        if scheme not in SCHEMES:
+            raise InvalidProxyError(
+                f"unknown proxy scheme {scheme!r}: use one of {', '.join((*SCHEMES, *_ALIASES))}"
+            )
+        try:
+            host = clean_host(host)
+        except InvalidTargetError as exc:
+            raise InvalidProxyError(f"the proxy's host is wrong: {exc}") from None
+        if port is None:
+            port = _DEFAULT_PORTS.get(scheme, _DEFAULT_PORT)
+        if not isinstance(port, int) or not 0 < port < 65536:
+            raise InvalidProxyError("a proxy's port is a number from 1 to 65535")
+        if path is not None and (not path or "\0" in path):
+            raise InvalidProxyError("the path of the proxy's Unix socket is empty or contains NUL")
+        if username is None and password is not None:
+            username = ""
+        _check_login(scheme, username, password, allow_empty_username)
+        if require_auth and (scheme not in (SOCKS5, SOCKS5H) or username is None):
+            raise InvalidProxyError("require_auth needs SOCKS5 and a user name")
+        key = (
+            scheme,
+            host if path is None else "localhost",
+            port if path is None else 0,
+            username,
+            password,
+            path,
+            bool(require_auth),
+            bool(allow_empty_username),
+        )
+        for name, value in zip(_FIELDS, key, strict=True):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_key", key)
+
+    @classmethod
+    def from_url(
+        cls, url: str, *, require_auth: bool = False, allow_empty_username: bool = False
+    ) -> Proxy:
+        """A proxy from ``scheme://[user[:password]@]host[:port][/path]``.
+
+        User and password are percent-decoded once (RFC 3986). ``scheme://localhost/path`` is a Unix
+        socket, as in curl.
+
+        Raises:
+            InvalidProxyError: not such a URL.
+        """
+        scheme, separator, rest = url.strip().partition("://")
+        if not separator:
+            raise InvalidProxyError(
+                "a proxy URL starts with its scheme, as in socks5h://127.0.0.1:1080"
+            )
+        if "?" in rest or "#" in rest:
+            raise InvalidProxyError(
+                "a proxy URL has no query or fragment; write ? and # in a password as %3F and %23"
+            )
+        authority, slash, path = rest.partition("/")
+        login, at, place = authority.rpartition("@")
+        username = password = None
+        if at and login:
+            user, colon, secret = login.partition(":")
+            username = _percent_decoded(user)
+            password = _percent_decoded(secret) if colon else None
+        host, port = _split_host_port(place)
+        socket_path = None
+        if path:
+            if host.lower() not in ("", "localhost") or port is not None:
+                raise InvalidProxyError(
+                    "only a Unix socket has a path, as in socks5h://localhost/run/tor/socks"
+                )
+            socket_path = slash + _percent_decoded(path)
+        elif not host:
+            raise InvalidProxyError("the proxy URL has no host")
+        return cls(
+            scheme,
+            host or "localhost",
+            port,
+            username=username,
+            password=password,
+            path=socket_path,
+            require_auth=require_auth,
+            allow_empty_username=allow_empty_username,
+        )
+
+    @classmethod
+    def from_environ(
+        cls,
+        scheme: str | None = None,
+        host: Host | None = None,
+        port: int | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+    ) -> Proxy | None:
+        """The proxy that the environment names, or None.
+
+        Looked at in this order, lower case before upper: ``<scheme>_proxy`` if a `scheme` is given,
+        ``socks_proxy``, ``all_proxy``. A value without a scheme is SOCKS5 with remote names in
+        ``socks_proxy`` and HTTP elsewhere, as in curl. ``HTTP_PROXY`` is ignored in a CGI program,
+        where a request header sets it.
+
+        Args:
+            scheme: of the URL to be fetched, e.g. ``"https"``.
+            host, port: of the target; with a host, ``no_proxy`` decides whether there is None.
+
+        Raises:
+            InvalidProxyError: the variable's value cannot be used; the text names the variable.
+        """
+        env = os.environ if environ is None else environ
+        if host is not None:
+            no_proxy = env.get("no_proxy", env.get("NO_PROXY", ""))
+            if no_proxy and Bypass.from_no_proxy(no_proxy).matches(clean_host(host), port):
+                return None
+        names = ["socks_proxy", "all_proxy"]
+        if scheme is not None:
+            names.insert(0, f"{scheme.lower()}_proxy")
+        for name in names:
+            for variable in (name, name.upper()):
+                value = env.get(variable, "").strip()
+                if not value or (variable == "HTTP_PROXY" and "REQUEST_METHOD" in env):
+                    continue
+                if "://" not in value:
+                    value = f"{SOCKS5H if name == 'socks_proxy' else HTTP}://{value}"
+                try:
+                    return cls.from_url(value)
+                except InvalidProxyError as exc:
+                    raise InvalidProxyError(f"{variable}: {exc}") from None
+        return None
+
+    @property
+    def remote_dns(self) -> bool:
+        """Whether names go to the proxy unresolved."""
+        return self.scheme not in (SOCKS4, SOCKS5)
+
+    def replace(self, **changes: Any) -> Proxy:
+        """A copy with some of the constructor's arguments changed."""
+        fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        if self.path is not None:
+            fields["port"] = None
+        return Proxy(**{**fields, **changes})
+
+    def to_url(self, *, with_credentials: bool = False) -> str:
+        """The URL; with its user name and password in clear only if asked so."""
+        login = ""
+        if self.username is not None:
+            login = self._encoded_login() if with_credentials else _HIDDEN
+        if self.path is not None:
+            return f"{self.scheme}://{login}localhost{_percent_encoded(self.path, '/')}"
+        host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{login}{host}:{self.port}"
+
+    def _encoded_login(self) -> str:
+        login = _percent_encoded(self.username or "")
+        if self.password is not None:
+            login += ":" + _percent_encoded(self.password)
+        return login + "@"
+
+    def __str__(self) -> str:
+        return self.to_url()
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.to_url()}{' require_auth' if self.require_auth else ''}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self._key == other._key if isinstance(other, Proxy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Proxy cannot be changed; use replace({name}=...)")
+
+    __delattr__ = None  # type: ignore[assignment]  # the same for deletion
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        port = None if self.path is not None else self.port
+        return _rebuild, (self.scheme, self.host, port, *self._key[3:])
+
+
+_FIELDS = (
+    "scheme",
+    "host",
+    "port",
+    "username",
+    "password",
+    "path",
+    "require_auth",
+    "allow_empty_username",
+)
+
+
+def _rebuild(*fields: Any) -> Proxy:
+    return Proxy(**dict(zip(_FIELDS, fields, strict=True)))
+
+
+def _check_login(
+    scheme: str, username: str | None, password: str | None, allow_empty_username: bool
+) -> None:
+    if username is None:
+        return
+    if scheme == HTTP:
+        if ":" in username:
+            raise InvalidProxyError("a user name for an HTTP proxy cannot contain a colon")
+        return
+    version = "SOCKS5"
+    if scheme in (SOCKS4, SOCKS4A):
+        version = "SOCKS4"
+        if password:
+            raise InvalidProxyError("SOCKS4 has a user id but no password; use socks5h")
+        if "\0" in username:
+            raise InvalidProxyError("a SOCKS4 user id cannot contain NUL, which ends it")
+    elif not username and not allow_empty_username:
+        raise InvalidProxyError("the user name is empty; SOCKS5 wants 1 to 255 bytes")
+    for what, text in (("user name", username), ("password", password or "")):
+        length = len(encode_login(text))
+        if length > _MAX_LOGIN:
+            raise InvalidProxyError(f"the {what} has {length} bytes; {version} takes {_MAX_LOGIN}")
+
+
+def encode_login(text: str) -> bytes:
+    """A user name or password as sent: UTF-8, or the very bytes a URL had percent-encoded."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _percent_decoded(text: str) -> str:
+    if "%" not in text:
+        return text
+    from urllib.parse import unquote
+
+    return unquote(text, errors="surrogateescape")
+
+
+def _percent_encoded(text: str, safe: str = "") -> str:
+    from urllib.parse import quote
+
+    return quote(text, safe=safe, errors="surrogateescape")
+
+
+def _split_host_port(place: str) -> tuple[str, int | None]:
+    if place.startswith("["):
+        host, bracket, tail = place.partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise InvalidProxyError("the proxy URL's IPv6 address has no closing bracket")
+        host, text = _percent_decoded(host[1:]), tail[1:]
+        if ":" not in host:
+            raise InvalidProxyError("brackets in a proxy URL are for IPv6 addresses only")
+    else:
+        host, _, text = place.partition(":")
+        if ":" in text:
+            raise InvalidProxyError("an IPv6 address in a proxy URL wants brackets: [::1]")
+    if not text:
+        return host, None
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
+        raise InvalidProxyError("a proxy's port is a number from 1 to 65535")
+    return host, int(text)
+
+
+def as_route(proxy: ProxyLike) -> Route:
+    """What a ``proxy=`` argument means: a chain (the nearest proxy first), a chooser, or None.
+
+    Raises:
+        InvalidProxyError: an empty list, a bad URL, or a Unix socket behind another proxy.
+        TypeError: none of the types that are taken.
+    """
+    if proxy is None or callable(proxy):
+        return proxy
+    if isinstance(proxy, Proxy):
+        return (proxy,)
+    if isinstance(proxy, str):
+        return (Proxy.from_url(proxy),)
+    if not isinstance(proxy, (list, tuple)):
+        raise TypeError(
+            f"a proxy is a URL, a Proxy, a list of them or a callable, not {type(proxy).__name__}"
+        )
+    chain = tuple(hop if isinstance(hop, Proxy) else Proxy.from_url(hop) for hop in proxy)
+    if not chain:
+        raise InvalidProxyError("a chain needs at least one proxy")
+    if any(hop.path is not None for hop in chain[1:]):
+        raise InvalidProxyError("only the nearest proxy of a chain can be a Unix socket")
+    return chain
+
+
+def choose(route: Route, host: str, port: int) -> Chain | None:
+    """The chain for one target: asks a chooser, also one that answers with another."""
+    for _ in range(8):
+        if not callable(route):
+            return route
+        route = as_route(route(host, port))
+    raise InvalidProxyError("the proxy callable keeps answering with callables")

@@ -1,0 +1,1 @@
+"""Real sockets: everything that does I/O."""

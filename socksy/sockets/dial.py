@@ -1,0 +1,302 @@
+"""The blocking driver: one deadline over resolving, the proxy's addresses, all hops, the handshake.
+
+With a timeout the descriptor is non-blocking for the whole time and `poll` gets what is left of the
+deadline, so that a server dripping bytes cannot stretch it; without one, plain blocking calls.
+
+The descriptor of the application's socket is used where its family fits the proxy. Where it does
+not fit, or was spent on an address that failed, a *spare* is made like it, which ends up under the
+same number.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from itertools import pairwise
+from time import monotonic
+
+from ..errors import (
+    ProxyConnectionError,
+    ProxyError,
+    ProxyProtocolError,
+    ProxyReplyError,
+    ProxyTimeoutError,
+)
+from ..hosts import pack_ip
+from ..protocol.route import name_the_leg, tunnel
+from ..protocol.steps import REPLY, closed_early, timed_out
+from ..proxy import SOCKS4, SOCKS5
+from .lookup import proxy_endpoints, target_addresses
+from .options import bind_like, carry_options, put_under
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..protocol.route import Leg
+    from ..protocol.steps import Address, Handshake, Step
+    from ..proxy import Chain, Proxy
+
+CONNECTING = "the connection to the proxy"
+
+# The base class' own: on a SocksSocket connect would lead back here, and an SSLSocket that is about
+# to connect would encrypt what is meant for the proxy.
+_connect = socket.SocketType.connect
+_connect_ex = socket.SocketType.connect_ex
+_send = socket.SocketType.send
+recv = socket.SocketType.recv
+# The C member; socket.family makes an enum of it, in Python.
+family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
+
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
+
+
+def wait(sock: socket.socket, event: int, deadline: float) -> bool:
+    """Wait for `event` (select.POLLIN or POLLOUT) until the deadline; False if that passes."""
+    poller = select.poll()
+    poller.register(sock, event)
+    # poll() restarts after a signal with what is left; rounding up, for it counts milliseconds
+    left = deadline - monotonic()
+    return left > 0 and bool(poller.poll(left * 1000 + 1))
+
+
+class Dial:
+    """One attempt of one socket to get through to a target.
+
+    Args:
+        own: the application's socket, unconnected.
+        local: where the application bound it, if it did.
+
+    Attributes:
+        deadline (float | None): on the clock of `time.monotonic`.
+        legs: who was asked for what, the nearest proxy first.
+    """
+
+    __slots__ = ("_local", "_own", "_spare", "_spent", "deadline", "legs")
+
+    def __init__(self, own: socket.socket, local: tuple[Any, ...] | None = None) -> None:
+        self._own = own
+        self._local = local
+        self._spent = False
+        self._spare: socket.socket | None = None
+        self.legs: tuple[Leg, ...] = ()
+        timeout = own.gettimeout()
+        self.deadline = None if timeout is None else monotonic() + timeout
+
+    def through(self, chain: Chain, host: str, port: int, command: int) -> Address:
+        """Get through, and return BND.ADDR and BND.PORT.
+
+        Whatever is raised, no connection is left behind: the application's descriptor is
+        unconnected again, and its timeout as it was.
+        """
+        own = self._own
+        timeout = own.gettimeout()
+        if timeout is not None:
+            own.setblocking(False)
+        try:
+            if chain[-1].scheme in (SOCKS4, SOCKS5) and pack_ip(host) is None:
+                bound = self._try_each_address(chain, host, port, command)
+            else:
+                bound = self._attempt(chain, host, port, command)
+            if self._spare is not None:
+                if timeout is None:
+                    self._spare.setblocking(True)
+                put_under(self._spare, own)
+            return bound
+        except BaseException:
+            if self._spare is not None:
+                self._spare.close()
+            if self._spent:
+                self._renew()
+            raise
+        finally:
+            if timeout is not None:
+                own.settimeout(timeout)
+
+    def _try_each_address(self, chain: Chain, host: str, port: int, command: int) -> Address:
+        """Local DNS: ask for one address after the other, as a plain socket would."""
+        family = socket.AF_INET if chain[-1].scheme == SOCKS4 else 0
+        addresses = target_addresses(host, port, family, self.deadline)
+        for address in addresses[:-1]:
+            try:
+                return self._attempt(chain, address, port, command)
+            except (ProxyReplyError, ProxyProtocolError) as error:
+                # The last proxy refused this address, or hung up when asked, as OpenSSH does.
+                if error.phase != REPLY or error.hop != error.hops:
+                    raise
+        return self._attempt(chain, addresses[-1], port, command)
+
+    def _attempt(self, chain: Chain, host: str, port: int, command: int) -> Address:
+        if len(chain) == 1:
+            legs: tuple[Leg, ...] = ((chain[0], host, port),)
+        else:
+            legs = self._legs(chain, host, port)
+        self.legs = legs
+        handshake = tunnel(legs, command)  # refuses what cannot be asked, before we connect
+        try:
+            sock = self._reach(chain[0])
+        except ProxyError as error:
+            name_the_leg(error, legs, 0)
+            raise
+        bound: Address = drive(sock, handshake, self.deadline)
+        return bound
+
+    def _legs(self, chain: Chain, host: str, port: int) -> tuple[Leg, ...]:
+        """Who is asked for what; the name of a hop is looked up if the proxy before wants that."""
+        legs: list[Leg] = []
+        for proxy, following in pairwise(chain):
+            name = following.host
+            if proxy.scheme in (SOCKS4, SOCKS5) and pack_ip(name) is None:
+                family = socket.AF_INET if proxy.scheme == SOCKS4 else 0
+                name = target_addresses(name, following.port, family, self.deadline)[0]
+            legs.append((proxy, name, following.port))
+        return (*legs, (chain[-1], host, port))
+
+    def _reach(self, proxy: Proxy) -> socket.socket:
+        """A connection to the nearest proxy: the first of its addresses that answers.
+
+        Each address has an equal share of the time that is left.
+        """
+        endpoints = proxy_endpoints(proxy, self.deadline)
+        for left in range(len(endpoints), 0, -1):
+            family, address = endpoints[-left]
+            try:
+                sock = self._socket_for(family)
+                self._connect(sock, address, left)
+                return sock
+            except OSError as exc:
+                if left == 1:
+                    raise _unreachable(exc, len(endpoints)) from exc
+        raise ProxyConnectionError(errno.EHOSTUNREACH, "the proxy's name has no address")
+
+    def _socket_for(self, family: int) -> socket.socket:
+        own = self._own
+        if not self._spent and family_of(own) == family:
+            self._spent = True
+            return own
+        if self._spare is not None:
+            self._spare.close()
+        self._spare = spare = socket.socket(family, socket.SOCK_STREAM)
+        carry_options(own, spare)
+        if self._local is not None:
+            bind_like(self._local, spare)
+        if self.deadline is not None:
+            spare.setblocking(False)
+        return spare
+
+    def _connect(self, sock: socket.socket, address: Any, left: int) -> None:
+        if self.deadline is None:
+            _connect(sock, address)
+            return
+        number = _connect_ex(sock, address)
+        if number in _IN_PROGRESS:
+            now = monotonic()
+            if not wait(sock, select.POLLOUT, now + (self.deadline - now) / left):
+                raise ProxyTimeoutError(phase=CONNECTING)
+            number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def _renew(self) -> None:
+        """Put a fresh descriptor under the application's number.
+
+        A tunnel that was not finished must never carry application data: now send and recv fail as
+        on any socket that is not connected, and connect may be tried again.
+        """
+        own = self._own
+        try:
+            fresh = socket.socket(own.family, own.type, own.proto)
+        except OSError:  # out of descriptors
+            fresh = None
+        try:
+            if fresh is not None:
+                carry_options(own, fresh)
+                if self._local is not None:
+                    fresh.bind(self._local)
+                put_under(fresh, own)
+                return
+        except OSError:
+            # The bound port is still taken, say: then the old descriptor stays, cut off.
+            assert fresh is not None
+            fresh.close()
+        try:
+            socket.SocketType.shutdown(own, socket.SHUT_RDWR)
+        except OSError as exc:
+            if exc.errno != errno.ENOTCONN:
+                raise
+
+
+def _unreachable(exc: OSError, addresses: int) -> ProxyError:
+    if isinstance(exc, ProxyError):
+        return exc
+    text = exc.strerror or str(exc)
+    if addresses > 1:
+        text += f" (the last of {addresses} addresses)"
+    hint = None
+    if exc.errno == errno.ECONNREFUSED:
+        hint = "Nothing listens there: is the proxy running, and is this its port?"
+    return ProxyConnectionError(
+        exc.errno or errno.EHOSTUNREACH, f"cannot connect to the proxy: {text}", hint=hint
+    )
+
+
+def drive(sock: socket.socket, handshake: Handshake[Any], deadline: float | None) -> Any:
+    """Run a handshake over a connected socket, and return its result.
+
+    Args:
+        deadline: if not None, the descriptor is non-blocking.
+    """
+    step = next(handshake)
+    while True:
+        try:
+            data = _exchange(sock, step, deadline)
+        except OSError as exc:
+            handshake.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
+            raise
+        try:
+            step = handshake.send(data)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:
+    if isinstance(exc, ProxyError):
+        return exc
+    error = closed_early(step.awaiting, 0)
+    error.strerror = f"the connection to the proxy broke: {exc.strerror}"
+    error.__cause__ = exc
+    return error
+
+
+def _exchange(sock: socket.socket, step: Step, deadline: float | None) -> bytes:
+    """Say what the step says, and hear what it needs."""
+    message = step.send
+    if message:
+        while True:
+            try:
+                message = message[_send(sock, message) :]
+            except BlockingIOError:
+                if deadline is None or not wait(sock, select.POLLOUT, deadline):
+                    raise timed_out(step.awaiting) from None
+            if not message:
+                break
+    # What answers a message is not here yet; the rest of a message that has begun mostly is.
+    ready = not step.send or deadline is None
+    got = b""
+    while len(got) < step.enough:
+        if not ready and not wait(sock, select.POLLIN, deadline or 0.0):
+            raise timed_out(step.awaiting)
+        try:
+            data = recv(sock, step.need - len(got), socket.MSG_PEEK if step.peek else 0)
+        except BlockingIOError:
+            if deadline is None:
+                raise
+            ready = False
+            continue
+        if not data:
+            raise closed_early(step.awaiting, len(got))
+        got += data
+    return got

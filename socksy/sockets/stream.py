@@ -1,0 +1,405 @@
+"""SocksSocket: a `socket.socket` that connects through a proxy.
+
+Only the life cycle is overridden, never `send` or `recv`: once connected, the data path is the base
+class' own C code. Without a proxy it is a plain socket, to the last error message.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+
+from ..defaults import get_default_proxy
+from ..errors import ProxyError, ProxyUnsupportedError
+from ..hosts import clean_host
+from ..protocol.address import clean_target
+from ..protocol.codes import Command
+from ..proxy import as_route, choose
+from .dial import Dial, family_of
+from .remote import RemoteListener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from typing_extensions import Buffer, Self
+
+    from ..hosts import Host
+    from ..protocol.route import Leg
+    from ..protocol.steps import Address
+    from ..proxy import Chain, ProxyLike, Route
+
+
+class _Unset:
+    """Stands for "no proxy was named here": then the default proxy counts."""
+
+    def __repr__(self) -> str:
+        return "<the default proxy>"
+
+
+UNSET = _Unset()
+_GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not in the type stubs
+_INET = (int(socket.AF_INET), int(socket.AF_INET6))
+_STREAM = int(socket.SOCK_STREAM)
+_CONNECT, _BIND = int(Command.CONNECT), int(Command.BIND)
+_FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
+_type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
+
+
+class Tunnel:
+    """What a connected socket knows of its way."""
+
+    __slots__ = ("bound", "legs", "target")
+
+    def __init__(self, target: tuple[Any, ...], bound: Address, legs: tuple[Leg, ...]) -> None:
+        self.target = target
+        self.bound = bound
+        self.legs = legs
+
+
+class SocksSocket(socket.socket):
+    """A socket whose stream connections go through a proxy.
+
+    Args:
+        family, type, proto, fileno: as for `socket.socket`.
+        proxy: a URL, a `Proxy`, a list of either (a chain, the nearest first), or a callable
+            ``(host, port) -> proxy or None``. None: no proxy. By default: the default proxy, as it
+            is now, or if there is none, as it is when the socket connects.
+
+    Raises:
+        InvalidProxyError: the proxy cannot be understood.
+    """
+
+    # Instances have a dict, no slots: an SSLSocket can then take this class on (see detach).
+    _route: Route | _Unset = UNSET
+    _tunnel: Tunnel | None = None
+    _listener: RemoteListener | None = None
+    _local: tuple[Any, ...] | None = None  # where the application bound it
+
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,
+        proto: int = -1,
+        fileno: int | None = None,
+        *,
+        proxy: ProxyLike | _Unset = UNSET,
+    ) -> None:
+        # first the proxy: if it is wrong, no descriptor has been made
+        if isinstance(proxy, _Unset):
+            route: Route = get_default_proxy() if fileno is None else None
+            if route is not None:
+                self._route = route
+        else:
+            self._route = as_route(proxy)
+        super().__init__(family, type, proto, fileno)
+
+    # -- which way
+
+    @property
+    def proxy(self) -> Route:
+        """The proxy this socket uses or would use: a chain, a callable, or None."""
+        route = self._route
+        return get_default_proxy() if isinstance(route, _Unset) else route
+
+    def set_proxy(self, proxy: ProxyLike) -> None:
+        """Choose the proxy for the next `connect`; None for a direct connection.
+
+        Raises:
+            InvalidProxyError: it cannot be understood.
+            OSError: EISCONN, this socket is connected through a proxy already.
+        """
+        if self._tunnel is not None:
+            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+        self._route = as_route(proxy)
+
+    def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
+        """The proxies for a target, its clean host, its port; None for a direct connection."""
+        route = self._route
+        if isinstance(route, _Unset):
+            route = get_default_proxy()
+        if route is None or family_of(self) not in _INET:
+            return None
+        host, port = _split_address(address)
+        if not isinstance(route, tuple):
+            route = choose(route, clean_host(host), port)
+            if route is None:
+                return None
+        if _type_of(self) != _STREAM:
+            raise ProxyUnsupportedError(
+                message="only stream sockets go through a proxy",
+                hint="Nothing was sent; pass proxy=None for a socket that should go direct",
+            )
+        if self._tunnel is not None:
+            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+        host, port = clean_target(host, port)
+        return route, host, port
+
+    # -- connecting
+
+    def connect(self, address: Any) -> None:
+        """Connect to `address` through the proxy, within one deadline: the socket's timeout.
+
+        The timeout covers everything from looking up the proxy to the end of the handshake of the
+        last hop. Afterwards it is what it was.
+
+        Args:
+            address: ``(host, port)``, or four values as for AF_INET6. A name goes to a
+                remote-DNS proxy unresolved. The family of the socket does not matter.
+
+        Raises:
+            ProxyError: see `socksy.errors`; nothing has been sent to the target.
+            InvalidTargetError: the address cannot be asked of a proxy; nothing has been sent.
+        """
+        way = self._chain_for(address)
+        if way is None:
+            super().connect(address)
+            return
+        chain, host, port = way
+        dial = Dial(self, self._local)
+        bound = dial.through(chain, host, port, _CONNECT)
+        self._tunnel = Tunnel(self._peer_form(address), bound, dial.legs)
+
+    def connect_ex(self, address: Any) -> int:
+        """Like `connect`, but returns 0, or the `errno` where that raises a `ProxyError`."""
+        if self._chain_for(address) is None:
+            return super().connect_ex(address)
+        try:
+            self.connect(address)
+        except ProxyError as exc:
+            return exc.errno or errno.EIO
+        return 0
+
+    def _peer_form(self, address: Any) -> tuple[Any, ...]:
+        """The target as `getpeername` gives it: with four values for AF_INET6."""
+        if family_of(self) == socket.AF_INET6 and len(address) == 2:
+            return (*address, 0, 0)
+        return tuple(address)
+
+    def bind(self, address: Any) -> None:
+        """Bind locally; a connection to the proxy is made from there."""
+        super().bind(address)
+        if family_of(self) in _INET:
+            self._local = super().getsockname()
+
+    # -- data that carries an address must not slip past the proxy
+
+    def sendto(self, data: Buffer, *arguments: Any) -> int:
+        """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
+        if len(arguments) == 2 and self._fast_open(arguments[1], arguments[0]):
+            return self.send(data, arguments[0] & ~_FASTOPEN)
+        return super().sendto(data, *arguments)
+
+    def sendmsg(
+        self,
+        buffers: Iterable[Buffer],
+        ancdata: Iterable[tuple[int, int, Buffer]] = (),
+        flags: int = 0,
+        address: Any = None,
+        /,
+    ) -> int:
+        """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
+        if address is not None and self._fast_open(address, flags):
+            return super().sendmsg(buffers, ancdata, flags & ~_FASTOPEN)
+        return super().sendmsg(buffers, ancdata, flags, address)
+
+    def _fast_open(self, address: Any, flags: int) -> bool:
+        if not flags & _FASTOPEN or self._tunnel is not None or self._chain_for(address) is None:
+            return False
+        self.connect(address)
+        return True
+
+    # -- who is there
+
+    def getpeername(self) -> Any:
+        """The target as the application named it: ``("example.com", 80)``.
+
+        Raises:
+            OSError: ENOTCONN, as on a plain socket.
+        """
+        peer = super().getpeername()
+        return peer if self._tunnel is None else self._tunnel.target
+
+    def getsockname(self) -> Any:
+        """The local address; after `bind_remote`, the one on which the proxy listens."""
+        return super().getsockname() if self._listener is None else self._listener.address
+
+    @property
+    def proxy_peername(self) -> Any:
+        """The address of the proxy's end of the real connection.
+
+        Raises:
+            OSError: ENOTCONN.
+        """
+        return super().getpeername()
+
+    @property
+    def proxy_sockname(self) -> Any:
+        """The address of our end of the real connection."""
+        return super().getsockname()
+
+    @property
+    def bound_address(self) -> Address | None:
+        """BND.ADDR and BND.PORT of the last proxy's reply (RFC 1928, section 6), as it sent them.
+
+        Many proxies send ``("0.0.0.0", 0)``. None while not connected through a proxy.
+        """
+        return None if self._tunnel is None else self._tunnel.bound
+
+    # -- BIND
+
+    def bind_remote(self, peer: tuple[Host, int] = ("0.0.0.0", 0)) -> None:
+        """Ask the proxy to listen for one connection from `peer` (BIND; RFC 1928, section 4).
+
+        Afterwards `getsockname` is where the proxy listens, to be told to the peer, and `accept`
+        waits until it has connected.
+
+        Args:
+            peer: who will connect; many proxies check it. All zeros if that is not known.
+
+        Raises:
+            ProxyError: the proxy cannot be reached, or does no BIND.
+        """
+        route = self.proxy
+        host, port = clean_target(*peer[:2], lowest_port=0)
+        chain = choose(route, host, port)
+        if chain is None or _type_of(self) != _STREAM:
+            raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
+        if self._tunnel is not None:
+            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+        dial = Dial(self, self._local)
+        bound = dial.through(chain, host, port, _BIND)
+        self._tunnel = Tunnel((host, port), bound, dial.legs)
+        self._listener = RemoteListener(dial.legs, bound, super().getpeername())
+
+    def listen(self, backlog: int = 128, /) -> None:
+        """As on a plain socket; nothing is left to do after `bind_remote`."""
+        if self._listener is None:
+            super().listen(backlog)
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As on a plain socket; after `bind_remote`, wait for the peer that the proxy accepted.
+
+        A proxy accepts one peer for each BIND: a second call raises EINVAL.
+
+        Raises:
+            ProxyError: the proxy gave up, or let somebody else in.
+            BlockingIOError: the socket is non-blocking, and nobody has connected yet.
+        """
+        if self._listener is None:
+            return super().accept()
+        peer = self._listener.wait(self)
+        tunnel = self._tunnel
+        assert tunnel is not None
+        conn = type(self)(
+            self.family, self.type, self.proto, fileno=self._listener.take(self), proxy=None
+        )
+        conn._tunnel = Tunnel(peer, tunnel.bound, tunnel.legs)
+        conn.settimeout(socket.getdefaulttimeout())
+        return conn, peer
+
+    # -- copies
+
+    def dup(self) -> Self:
+        """A second socket on the same connection, which knows the same way."""
+        copy = super().dup()
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+    def detach(self) -> int:
+        """As on a plain socket; an SSLSocket that takes over goes through the proxy too."""
+        if self._tunnel is None and self.proxy is not None:
+            _hand_over_to_ssl(self)
+        return super().detach()
+
+
+def _split_address(address: Any) -> tuple[Host, int]:
+    """Host and port of what `connect` takes; errors as a plain socket's."""
+    if not isinstance(address, tuple):
+        raise TypeError(f"connect(): an address is a tuple, not {type(address).__name__}")
+    if len(address) not in (2, 3, 4):
+        raise TypeError("connect(): an address is (host, port), or four values for IPv6")
+    host, port = address[:2]
+    if len(address) == 4 and address[3] and isinstance(host, str) and "%" not in host:
+        host = f"{host}%{address[3]}"  # a scope: refused with the same words as in the text form
+    return host, port.__index__()
+
+
+def _hand_over_to_ssl(sock: SocksSocket) -> None:
+    """Let an SSLSocket that takes over this unconnected socket connect through the proxy too.
+
+    `SSLContext.wrap_socket` makes a new object and detaches ours; the new one's connect() would be
+    the plain one and go around the proxy. The ssl module has no hook for this, so this looks at who
+    calls detach(). SSLSocket.connect() calls super().connect(): a class with both bases does it.
+    """
+    ssl = sys.modules.get("ssl")
+    if ssl is None:
+        return
+    caller = sys._getframe(2)
+    if caller.f_code is not ssl.SSLSocket._create.__func__.__code__:
+        return
+    heir = caller.f_locals["self"]
+    heir.__class__ = _with_socks(type(heir))
+    heir.__dict__.update(sock.__dict__)
+
+
+_ssl_classes: dict[type, type] = {}
+
+
+def _with_socks(kind: type) -> type:
+    if kind not in _ssl_classes:
+        _ssl_classes[kind] = type(f"Socks{kind.__name__}", (kind, SocksSocket), {})
+    return _ssl_classes[kind]
+
+
+def create_connection(
+    address: tuple[Host, int],
+    timeout: float | None = _GLOBAL_TIMEOUT,
+    source_address: tuple[str, int] | None = None,
+    *,
+    all_errors: bool = False,
+    proxy: ProxyLike | _Unset = UNSET,
+) -> SocksSocket:
+    """`socket.create_connection`, through a proxy.
+
+    Args:
+        address: host and port; the host of any type that `connect` takes.
+        timeout: seconds for everything up to the end of the handshake, then the socket's timeout.
+        source_address: where to connect to the proxy from.
+        all_errors: as in the standard library; only a direct connection has more than one error.
+        proxy: as for `SocksSocket`.
+
+    Raises:
+        ProxyError, InvalidProxyError, InvalidTargetError: as `SocksSocket.connect`.
+    """
+    route = get_default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
+    host, port = address
+    chain = choose(route, clean_host(host), port) if callable(route) else route
+    if chain is None:
+        return _connect_directly(address, timeout, source_address, all_errors)
+    # of the family that the proxy most likely has: then the descriptor need not be changed
+    there = chain[0].host if source_address is None else source_address[0]
+    sock = SocksSocket(socket.AF_INET6 if ":" in there else socket.AF_INET, proxy=chain)
+    try:
+        if timeout is not _GLOBAL_TIMEOUT:
+            sock.settimeout(timeout)
+        if source_address is not None:
+            sock.bind(source_address)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _connect_directly(
+    address: Any, timeout: float | None, source_address: Any, all_errors: bool
+) -> SocksSocket:
+    options = {"all_errors": True} if all_errors and sys.version_info >= (3, 11) else {}
+    plain = socket.create_connection(address, timeout, source_address, **options)
+    sock = SocksSocket(plain.family, plain.type, plain.proto, plain.detach(), proxy=None)
+    sock.settimeout(plain.gettimeout())
+    return sock
