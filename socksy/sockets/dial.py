@@ -1,7 +1,11 @@
-"""The blocking driver: one deadline over resolving, the proxy's addresses, all hops, the handshake.
+"""Getting through: one deadline over resolving, the proxy's addresses, all hops, the handshake.
 
-With a timeout the descriptor is non-blocking for the whole time and `poll` gets what is left of the
-deadline, so that a server dripping bytes cannot stretch it; without one, plain blocking calls.
+Written once, for every way of waiting: what may have to wait is a generator that yields a `Wait`
+and is sent whether that came about before its time was up. `run` drives it with `poll` in the
+caller's thread; `pending` drives hundreds of them in one thread of its own.
+
+With a deadline the descriptor is non-blocking for the whole time, so that a server dripping bytes
+cannot stretch it; without one, there is nothing to yield: plain blocking calls.
 
 The descriptor of the application's socket is used where its family fits the proxy. Where it does
 not fit, or was spent on an address that failed, a *spare* is made like it, which ends up under the
@@ -33,12 +37,19 @@ from .options import bind_like, carry_options, put_under
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Generator
+    from typing import Any, TypeAlias
 
     from ..protocol.route import Leg
     from ..protocol.steps import Address, Handshake, Step
     from ..proxy import Chain, Proxy
+
+    #: a socket, the `poll` event it should have, and until when (None: for ever)
+    Wait: TypeAlias = "tuple[socket.socket, int, float | None]"
+
+#: Seconds after which a connect that nobody waits for fails with ETIMEDOUT. A plain socket takes
+#: about two minutes; Tor may need that long to build a circuit.
+PATIENCE = 180.0
 
 CONNECTING = "the connection to the proxy"
 
@@ -51,16 +62,32 @@ recv = socket.SocketType.recv
 # The C member; socket.family makes an enum of it, in Python.
 family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
+POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
+MSG_PEEK = int(socket.MSG_PEEK)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
 
 
-def wait(sock: socket.socket, event: int, deadline: float) -> bool:
-    """Wait for `event` (select.POLLIN or POLLOUT) until the deadline; False if that passes."""
+def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
+    """Wait for `event` (POLLIN or POLLOUT) until the deadline; False if that passes first."""
     poller = select.poll()
     poller.register(sock, event)
-    # poll() restarts after a signal with what is left; rounding up, for it counts milliseconds
+    if deadline is None:
+        return bool(poller.poll())
     left = deadline - monotonic()
-    return left > 0 and bool(poller.poll(left * 1000 + 1))
+    # poll() goes on after a signal with what is left; it counts milliseconds and rounds up
+    return left > 0 and bool(poller.poll(left * 1000))
+
+
+def run(task: Generator[Wait, bool, Any]) -> Any:
+    """Drive a task to its end in this thread, and return its result."""
+    try:
+        request = next(task)
+        while True:
+            request = task.send(wait(*request))
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        task.close()  # Ctrl-C while waiting: let it clean up now
 
 
 class Dial:
@@ -68,25 +95,30 @@ class Dial:
 
     Args:
         own: the application's socket, unconnected.
+        timeout: seconds for all of it, or None.
         local: where the application bound it, if it did.
 
     Attributes:
         deadline (float | None): on the clock of `time.monotonic`.
         legs: who was asked for what, the nearest proxy first.
+        spare: a descriptor made like the own one, if that did not do.
     """
 
-    __slots__ = ("_local", "_own", "_spare", "_spent", "deadline", "legs")
+    __slots__ = ("_local", "_own", "_spent", "deadline", "legs", "spare")
 
-    def __init__(self, own: socket.socket, local: tuple[Any, ...] | None = None) -> None:
+    def __init__(
+        self, own: socket.socket, timeout: float | None, local: tuple[Any, ...] | None = None
+    ) -> None:
         self._own = own
         self._local = local
         self._spent = False
-        self._spare: socket.socket | None = None
+        self.spare: socket.socket | None = None
         self.legs: tuple[Leg, ...] = ()
-        timeout = own.gettimeout()
         self.deadline = None if timeout is None else monotonic() + timeout
 
-    def through(self, chain: Chain, host: str, port: int, command: int) -> Address:
+    def through(
+        self, chain: Chain, host: str, port: int, command: int
+    ) -> Generator[Wait, bool, Address]:
         """Get through, and return BND.ADDR and BND.PORT.
 
         Whatever is raised, no connection is left behind: the application's descriptor is
@@ -98,17 +130,17 @@ class Dial:
             own.setblocking(False)
         try:
             if chain[-1].scheme in (SOCKS4, SOCKS5) and pack_ip(host) is None:
-                bound = self._try_each_address(chain, host, port, command)
+                bound = yield from self._try_each_address(chain, host, port, command)
             else:
-                bound = self._attempt(chain, host, port, command)
-            if self._spare is not None:
+                bound = yield from self._attempt(chain, host, port, command)
+            if self.spare is not None:
                 if timeout is None:
-                    self._spare.setblocking(True)
-                put_under(self._spare, own)
+                    self.spare.setblocking(True)
+                put_under(self.spare, own)
             return bound
         except BaseException:
-            if self._spare is not None:
-                self._spare.close()
+            if self.spare is not None:
+                self.spare.close()
             if self._spent:
                 self._renew()
             raise
@@ -116,56 +148,60 @@ class Dial:
             if timeout is not None:
                 own.settimeout(timeout)
 
-    def _try_each_address(self, chain: Chain, host: str, port: int, command: int) -> Address:
+    def _try_each_address(
+        self, chain: Chain, host: str, port: int, command: int
+    ) -> Generator[Wait, bool, Address]:
         """Local DNS: ask for one address after the other, as a plain socket would."""
         family = socket.AF_INET if chain[-1].scheme == SOCKS4 else 0
-        addresses = target_addresses(host, port, family, self.deadline)
+        addresses = yield from target_addresses(host, port, family, self.deadline)
         for address in addresses[:-1]:
             try:
-                return self._attempt(chain, address, port, command)
+                return (yield from self._attempt(chain, address, port, command))
             except (ProxyReplyError, ProxyProtocolError) as error:
                 # The last proxy refused this address, or hung up when asked, as OpenSSH does.
                 if error.phase != REPLY or error.hop != error.hops:
                     raise
-        return self._attempt(chain, addresses[-1], port, command)
+        return (yield from self._attempt(chain, addresses[-1], port, command))
 
-    def _attempt(self, chain: Chain, host: str, port: int, command: int) -> Address:
+    def _attempt(
+        self, chain: Chain, host: str, port: int, command: int
+    ) -> Generator[Wait, bool, Address]:
         if len(chain) == 1:
             legs: tuple[Leg, ...] = ((chain[0], host, port),)
         else:
-            legs = self._legs(chain, host, port)
+            legs = yield from self._legs(chain, host, port)
         self.legs = legs
         handshake = tunnel(legs, command)  # refuses what cannot be asked, before we connect
         try:
-            sock = self._reach(chain[0])
+            sock = yield from self._reach(chain[0])
         except ProxyError as error:
             name_the_leg(error, legs, 0)
             raise
-        bound: Address = drive(sock, handshake, self.deadline)
-        return bound
+        return (yield from drive(sock, handshake, self.deadline))  # type: ignore[no-any-return]
 
-    def _legs(self, chain: Chain, host: str, port: int) -> tuple[Leg, ...]:
+    def _legs(self, chain: Chain, host: str, port: int) -> Generator[Wait, bool, tuple[Leg, ...]]:
         """Who is asked for what; the name of a hop is looked up if the proxy before wants that."""
         legs: list[Leg] = []
         for proxy, following in pairwise(chain):
             name = following.host
             if proxy.scheme in (SOCKS4, SOCKS5) and pack_ip(name) is None:
                 family = socket.AF_INET if proxy.scheme == SOCKS4 else 0
-                name = target_addresses(name, following.port, family, self.deadline)[0]
+                found = yield from target_addresses(name, following.port, family, self.deadline)
+                name = found[0]
             legs.append((proxy, name, following.port))
         return (*legs, (chain[-1], host, port))
 
-    def _reach(self, proxy: Proxy) -> socket.socket:
+    def _reach(self, proxy: Proxy) -> Generator[Wait, bool, socket.socket]:
         """A connection to the nearest proxy: the first of its addresses that answers.
 
         Each address has an equal share of the time that is left.
         """
-        endpoints = proxy_endpoints(proxy, self.deadline)
+        endpoints = yield from proxy_endpoints(proxy, self.deadline)
         for left in range(len(endpoints), 0, -1):
             family, address = endpoints[-left]
             try:
                 sock = self._socket_for(family)
-                self._connect(sock, address, left)
+                yield from self._connect(sock, address, left)
                 return sock
             except OSError as exc:
                 if left == 1:
@@ -177,9 +213,9 @@ class Dial:
         if not self._spent and family_of(own) == family:
             self._spent = True
             return own
-        if self._spare is not None:
-            self._spare.close()
-        self._spare = spare = socket.socket(family, socket.SOCK_STREAM)
+        if self.spare is not None:
+            self.spare.close()
+        self.spare = spare = socket.socket(family, socket.SOCK_STREAM)
         carry_options(own, spare)
         if self._local is not None:
             bind_like(self._local, spare)
@@ -187,14 +223,14 @@ class Dial:
             spare.setblocking(False)
         return spare
 
-    def _connect(self, sock: socket.socket, address: Any, left: int) -> None:
+    def _connect(self, sock: socket.socket, address: Any, left: int) -> Generator[Wait, bool, None]:
         if self.deadline is None:
             _connect(sock, address)
             return
         number = _connect_ex(sock, address)
         if number in _IN_PROGRESS:
             now = monotonic()
-            if not wait(sock, select.POLLOUT, now + (self.deadline - now) / left):
+            if not (yield sock, POLLOUT, now + (self.deadline - now) / left):
                 raise ProxyTimeoutError(phase=CONNECTING)
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
@@ -243,7 +279,9 @@ def _unreachable(exc: OSError, addresses: int) -> ProxyError:
     )
 
 
-def drive(sock: socket.socket, handshake: Handshake[Any], deadline: float | None) -> Any:
+def drive(
+    sock: socket.socket, handshake: Handshake[Any], deadline: float | None
+) -> Generator[Wait, bool, Any]:
     """Run a handshake over a connected socket, and return its result.
 
     Args:
@@ -252,12 +290,34 @@ def drive(sock: socket.socket, handshake: Handshake[Any], deadline: float | None
     step = next(handshake)
     while True:
         try:
-            data = _exchange(sock, step, deadline)
+            message = step.send
+            while message:
+                try:
+                    message = message[_send(sock, message) :]
+                except BlockingIOError:
+                    if deadline is None or not (yield sock, POLLOUT, deadline):
+                        raise timed_out(step.awaiting) from None
+            # An answer is not here yet; the rest of a message that has begun mostly is.
+            ready = deadline is None or not step.send
+            got = b""
+            while len(got) < step.enough:
+                if not ready and not (yield sock, POLLIN, deadline):
+                    raise timed_out(step.awaiting)
+                try:
+                    data = recv(sock, step.need - len(got), MSG_PEEK if step.peek else 0)
+                except BlockingIOError:
+                    if deadline is None:  # SO_RCVTIMEO
+                        raise timed_out(step.awaiting) from None
+                    ready = False
+                    continue
+                if not data:
+                    raise closed_early(step.awaiting, len(got))
+                got += data
         except OSError as exc:
             handshake.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
             raise
         try:
-            step = handshake.send(data)
+            step = handshake.send(got)
         except StopIteration as stop:
             return stop.value
 
@@ -269,34 +329,3 @@ def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:
     error.strerror = f"the connection to the proxy broke: {exc.strerror}"
     error.__cause__ = exc
     return error
-
-
-def _exchange(sock: socket.socket, step: Step, deadline: float | None) -> bytes:
-    """Say what the step says, and hear what it needs."""
-    message = step.send
-    if message:
-        while True:
-            try:
-                message = message[_send(sock, message) :]
-            except BlockingIOError:
-                if deadline is None or not wait(sock, select.POLLOUT, deadline):
-                    raise timed_out(step.awaiting) from None
-            if not message:
-                break
-    # What answers a message is not here yet; the rest of a message that has begun mostly is.
-    ready = not step.send or deadline is None
-    got = b""
-    while len(got) < step.enough:
-        if not ready and not wait(sock, select.POLLIN, deadline or 0.0):
-            raise timed_out(step.awaiting)
-        try:
-            data = recv(sock, step.need - len(got), socket.MSG_PEEK if step.peek else 0)
-        except BlockingIOError:
-            if deadline is None:
-                raise
-            ready = False
-            continue
-        if not data:
-            raise closed_early(step.awaiting, len(got))
-        got += data
-    return got

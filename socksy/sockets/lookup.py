@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
-from time import monotonic
 
 from ..errors import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyUnsupportedError
 from ..hosts import is_onion, pack_ip
@@ -12,7 +12,10 @@ from ..proxy import Proxy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from typing import Any, TypeAlias
+
+    from .dial import Wait
 
     #: an address family and what connect() takes for it
     Endpoint: TypeAlias = "tuple[int, tuple[Any, ...] | str]"
@@ -25,8 +28,10 @@ class NameLookupError(ProxyError, socket.gaierror):
     """
 
 
-def lookup(host: str, port: int, family: int, deadline: float | None) -> list[tuple[str, Endpoint]]:
-    """Every address of a name, as (text, endpoint), in the resolver's order.
+def lookup(
+    host: str, port: int, family: int, deadline: float | None
+) -> Generator[Wait, bool, list[Endpoint]]:
+    """Every address of a name, in the resolver's order.
 
     A resolver cannot be told a deadline, so with one it is asked in a thread of its own, which is
     left behind when the time is up.
@@ -46,36 +51,37 @@ def lookup(host: str, port: int, family: int, deadline: float | None) -> list[tu
     if deadline is None:
         found = socket.getaddrinfo(*arguments)
     else:
-        found = _getaddrinfo_until(deadline, arguments)
-    return [(str(sockaddr[0]), (family, sockaddr)) for family, _, _, _, sockaddr in found]
+        found = yield from _getaddrinfo_until(deadline, arguments)
+    return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-def _getaddrinfo_until(deadline: float, arguments: tuple[Any, ...]) -> list[Any]:
+def _getaddrinfo_until(
+    deadline: float, arguments: tuple[Any, ...]
+) -> Generator[Wait, bool, list[Any]]:
     import threading
 
     outcome: list[Any] = []
+    here, there = socket.socketpair()
 
     def ask() -> None:
         try:
-            outcome.append((socket.getaddrinfo(*arguments), None))
-        except BaseException as exc:  # handed to whoever waits
-            outcome.append((None, exc))
-
-    thread = threading.Thread(target=ask, name="socksy-lookup", daemon=True)
-    thread.start()
-    thread.join(max(0.0, deadline - monotonic()))
-    if not outcome:
-        raise ProxyTimeoutError(phase="the name lookup")
-    found, error = outcome[0]
-    if error is not None:
-        try:
-            raise error
+            outcome.append(socket.getaddrinfo(*arguments))
+        except Exception as exc:  # handed to whoever waits
+            outcome.append(exc)
         finally:
-            del error, outcome  # no reference cycle through the traceback
+            there.close()  # which makes the other end readable
+
+    with here:
+        threading.Thread(target=ask, name="socksy-lookup", daemon=True).start()
+        if not (yield here, select.POLLIN, deadline):
+            raise ProxyTimeoutError(phase="the name lookup")
+    found = outcome.pop()
+    if isinstance(found, Exception):
+        raise found
     return found  # type: ignore[no-any-return]
 
 
-def proxy_endpoints(proxy: Proxy, deadline: float | None) -> list[Endpoint]:
+def proxy_endpoints(proxy: Proxy, deadline: float | None) -> Generator[Wait, bool, list[Endpoint]]:
     """Where a proxy may be reached: an address as it is, a name's every address, a Unix socket.
 
     Raises:
@@ -84,25 +90,30 @@ def proxy_endpoints(proxy: Proxy, deadline: float | None) -> list[Endpoint]:
     host, port = proxy.host, proxy.port
     if proxy.path is not None:
         return [(socket.AF_UNIX, proxy.path)]
-    packed = None if ":" in host else pack_ip(host)
-    if packed is not None:
+    if ":" not in host and pack_ip(host) is not None:
         return [(socket.AF_INET, (host, port))]
     try:
-        return [endpoint for _, endpoint in lookup(host, port, 0, deadline)]
+        return (yield from lookup(host, port, 0, deadline))
     except socket.gaierror as exc:
         raise ProxyConnectionError(
             errno.EHOSTUNREACH, f"the proxy's name cannot be resolved: {exc.strerror}"
         ) from exc
 
 
-def target_addresses(host: str, port: int, family: int, deadline: float | None) -> list[str]:
+def target_addresses(
+    host: str, port: int, family: int, deadline: float | None
+) -> Generator[Wait, bool, list[str]]:
     """Every address of a target that its proxy wants as an address.
 
     Raises:
-        NameLookupError: no such name.
+        NameLookupError: no such name, or none with an address that means something to a proxy.
     """
     try:
-        found = lookup(host, port, family, deadline)
+        found = yield from lookup(host, port, family, deadline)
+        # an address with a zone is one of this machine's links
+        addresses = [str(sockaddr[0]) for _, sockaddr in found if "%" not in sockaddr[0]]
+        if not addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "the name has link-local addresses only")
     except socket.gaierror as exc:
         error = NameLookupError(
             exc.errno or socket.EAI_NONAME,
@@ -112,4 +123,4 @@ def target_addresses(host: str, port: int, family: int, deadline: float | None) 
         )
         error.target = host, port
         raise error from exc
-    return list(dict.fromkeys(address for address, _ in found))
+    return list(dict.fromkeys(addresses))

@@ -17,7 +17,7 @@ from ..hosts import clean_host
 from ..protocol.address import clean_target
 from ..protocol.codes import Command
 from ..proxy import as_route, choose
-from .dial import Dial, family_of
+from .dial import PATIENCE, Dial, family_of, run
 from .remote import RemoteListener
 
 TYPE_CHECKING = False
@@ -45,6 +45,8 @@ _GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not
 _INET = (int(socket.AF_INET), int(socket.AF_INET6))
 _STREAM = int(socket.SOCK_STREAM)
 _CONNECT, _BIND = int(Command.CONNECT), int(Command.BIND)
+# Windows cannot put one socket under the number of another: a non-blocking connect waits there.
+_CAN_REPLACE = sys.platform != "win32"
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
 _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
 
@@ -78,6 +80,8 @@ class SocksSocket(socket.socket):
     _tunnel: Tunnel | None = None
     _listener: RemoteListener | None = None
     _local: tuple[Any, ...] | None = None  # where the application bound it
+    #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
+    last_error: ProxyError | None = None
 
     def __init__(
         self,
@@ -133,8 +137,6 @@ class SocksSocket(socket.socket):
                 message="only stream sockets go through a proxy",
                 hint="Nothing was sent; pass proxy=None for a socket that should go direct",
             )
-        if self._tunnel is not None:
-            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
         host, port = clean_target(host, port)
         return route, host, port
 
@@ -157,21 +159,43 @@ class SocksSocket(socket.socket):
         way = self._chain_for(address)
         if way is None:
             super().connect(address)
-            return
-        chain, host, port = way
-        dial = Dial(self, self._local)
-        bound = dial.through(chain, host, port, _CONNECT)
-        self._tunnel = Tunnel(self._peer_form(address), bound, dial.legs)
+        else:
+            self._connect_through(*way, address)
 
     def connect_ex(self, address: Any) -> int:
-        """Like `connect`, but returns 0, or the `errno` where that raises a `ProxyError`."""
-        if self._chain_for(address) is None:
-            return super().connect_ex(address)
+        """Like `connect`, but returns 0, or the `errno` of what `connect` would raise.
+
+        As on a plain socket, wrong arguments and names that cannot be looked up raise all the same.
+        """
         try:
-            self.connect(address)
-        except ProxyError as exc:
+            way = self._chain_for(address)
+            if way is None:
+                return super().connect_ex(address)
+            self._connect_through(*way, address)
+        except socket.gaierror:
+            raise
+        except OSError as exc:
             return exc.errno or errno.EIO
         return 0
+
+    def _connect_through(self, chain: Chain, host: str, port: int, address: Any) -> None:
+        """What `connect` and `connect_ex` share."""
+        if self._tunnel is not None:
+            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+        target = self._peer_form(address)
+        timeout = self.gettimeout()
+        if timeout == 0 and _CAN_REPLACE:
+            from . import pending
+
+            pending.begin(self, target, (chain, host, port, _CONNECT), _connected)
+            raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+        dial = Dial(self, timeout or (PATIENCE if timeout == 0 else None), self._local)
+        try:
+            bound = run(dial.through(chain, host, port, _CONNECT))
+        except ProxyError as exc:
+            self.last_error = exc
+            raise
+        self._tunnel = Tunnel(target, bound, dial.legs)
 
     def _peer_form(self, address: Any) -> tuple[Any, ...]:
         """The target as `getpeername` gives it: with four values for AF_INET6."""
@@ -270,8 +294,8 @@ class SocksSocket(socket.socket):
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
         if self._tunnel is not None:
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
-        dial = Dial(self, self._local)
-        bound = dial.through(chain, host, port, _BIND)
+        dial = Dial(self, self.gettimeout(), self._local)
+        bound = run(dial.through(chain, host, port, _BIND))
         self._tunnel = Tunnel((host, port), bound, dial.legs)
         self._listener = RemoteListener(dial.legs, bound, super().getpeername())
 
@@ -314,6 +338,10 @@ class SocksSocket(socket.socket):
         if self._tunnel is None and self.proxy is not None:
             _hand_over_to_ssl(self)
         return super().detach()
+
+
+def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
+    sock._tunnel = Tunnel(target, bound, dial.legs)
 
 
 def _split_address(address: Any) -> tuple[Host, int]:

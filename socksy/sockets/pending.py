@@ -1,0 +1,523 @@
+"""The non-blocking connect: a handshake nobody waits for.
+
+What an event loop does is call `connect`, get EINPROGRESS, wait until the descriptor is writable,
+and ask `getsockopt(SO_ERROR)`. A proxied connect is not over when the connection to the proxy
+becomes writable, so the loop must not see that descriptor yet. Three rules:
+
+* While the handshake goes on, a *placeholder* is under the application's number: one end of a
+  socket pair whose send buffer is full. It is never writable, and nothing is ever written to it.
+* One daemon thread, `_Negotiator`, drives every pending `Dial` over its real descriptors. It never
+  touches the application's socket. When one ends, it drains the placeholder's other end; the loop
+  wakes up.
+* The next call on the socket, whichever it is, puts the real descriptor in place, in the caller's
+  own thread. Until then the object's class is a `Pending` one, which keeps all this out of the
+  methods of a connected socket. After a failure it stays so until somebody was told the error.
+
+Where descriptors cannot be replaced (Windows), connect() waits instead: see `stream`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import heapq
+import itertools
+import os
+import selectors
+import socket
+import threading
+import weakref
+from collections import deque
+from time import monotonic
+
+from ..errors import ProxyError
+from .dial import PATIENCE, POLLIN, POLLOUT, Dial, wait
+from .options import put_under
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from ..proxy import Chain
+    from .dial import Wait
+
+# Seconds without work after which the thread ends: a program that forks later has one thread less.
+_IDLE = 1.0
+
+_SMALLEST_BUFFER = 1  # the kernel makes it its own minimum
+_UNDER_WAY, _CONNECTED, _FAILED = range(3)
+
+
+class Attempt:
+    """One pending connect, as the two threads share it. It does not know the socket itself.
+
+    Attributes:
+        own: the descriptor to be put in place in the end.
+        dial: knows the way, once it is done.
+        peer: the placeholder's other end.
+        done: set last, by the negotiator.
+        bound: what the handshake returned, if it succeeded.
+        error: why it failed, if it did.
+    """
+
+    __slots__ = ("bound", "dial", "done", "error", "own", "peer", "started", "task", "waiting")
+
+    def __init__(
+        self, own: socket.socket, peer: socket.socket, dial: Dial, way: tuple[Chain, str, int, int]
+    ) -> None:
+        self.own = own
+        self.peer = peer
+        self.dial = dial
+        self.task: Any = dial.through(*way)
+        self.started = False
+        self.waiting: Wait | None = None
+        self.done = False
+        self.bound: Any = None
+        self.error: Exception | None = None
+
+    def set_option(self, level: int, option: int, *value: Any) -> None:
+        """On whichever descriptor may be the one in the end."""
+        self.own.setsockopt(level, option, *value)
+        spare = self.dial.spare
+        if spare is not None and spare.family != socket.AF_UNIX:
+            spare.setsockopt(level, option, *value)
+
+    def release(self) -> None:
+        """Close what is ours. Idempotent."""
+        self.task.close()
+        self.own.close()
+        self.peer.close()
+
+
+def begin(
+    sock: Any,
+    target: tuple[Any, ...],
+    way: tuple[Chain, str, int, int],
+    on_success: Callable[[Any, Any, Dial, tuple[Any, ...]], None],
+) -> None:
+    """Start connecting `sock`, whose class is a `Pending` one afterwards.
+
+    Args:
+        way: chain, host, port and command for `Dial.through`.
+        on_success: called with socket, bound address, dial and target in the caller's thread, when
+            the real descriptor is in place.
+    """
+    family, kind, proto = sock.family, sock.type, sock.proto
+    own = socket.socket(family, kind, proto, fileno=os.dup(sock.fileno()))
+    try:
+        own.setblocking(False)
+        placeholder, peer = _full_pair()
+    except BaseException:
+        own.close()
+        raise
+    attempt = Attempt(own, peer, Dial(own, PATIENCE, sock._local), way)
+    put_under(placeholder, sock)
+    home = type(sock)
+    sock.__class__ = _pending_class(home)
+    sock._pending = _State(sock, attempt, home, target, on_success)
+    _negotiator.submit(attempt)
+
+
+def _full_pair() -> tuple[socket.socket, socket.socket]:
+    """A placeholder that is not writable, and the other end, which can change that."""
+    placeholder, peer = socket.socketpair()
+    placeholder.setblocking(False)
+    peer.setblocking(False)
+    placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALLEST_BUFFER)
+    filling = bytes(2048)
+    try:
+        while True:
+            placeholder.send(filling)
+    except BlockingIOError:
+        return placeholder, peer
+
+
+def _drain(peer: socket.socket) -> None:
+    try:
+        while peer.recv(65536):
+            pass
+    except OSError:  # empty, or the application has closed its end
+        pass
+
+
+class _State:
+    """What a pending socket knows."""
+
+    __slots__ = ("attempt", "home", "in_place", "on_success", "reference", "target")
+
+    def __init__(
+        self,
+        sock: Any,
+        attempt: Attempt,
+        home: type,
+        target: tuple[Any, ...],
+        on_success: Callable[[Any, Any, Dial, tuple[Any, ...]], None],
+    ) -> None:
+        self.attempt = attempt
+        self.home = home
+        self.target = target
+        self.on_success = on_success
+        self.in_place = False
+        # a socket that is dropped without close() must not negotiate on
+        self.reference = weakref.ref(sock, lambda _: _negotiator.cancel(attempt))
+
+
+class Pending(socket.socket):
+    """The methods of a socket while its connect is under way; mixed in before its class."""
+
+    _pending: _State
+
+    # -- settling
+
+    def _settle(self) -> int:
+        """Where it stands; if the handshake is over, with the real descriptor put in place.
+
+        When this says `_CONNECTED`, the class is the own one again: call the method anew.
+        """
+        state = self._pending
+        attempt = state.attempt
+        if not attempt.done:
+            return _UNDER_WAY
+        if not state.in_place:
+            state.in_place = True
+            attempt.own.settimeout(self.gettimeout())
+            put_under(attempt.own, self)
+            attempt.peer.close()
+            if attempt.error is None:
+                self._leave()
+                state.on_success(self, attempt.bound, attempt.dial, state.target)
+                return _CONNECTED
+        return _FAILED
+
+    def _leave(self) -> Exception | None:
+        """Back to the own class; returns what went wrong."""
+        state = self.__dict__.pop("_pending")
+        self.__class__ = state.home
+        error: Exception | None = state.attempt.error
+        if isinstance(error, ProxyError):
+            self.__dict__["last_error"] = error
+        return error
+
+    def _wait_until_over(self, timeout: float | None) -> None:
+        """Wait as long as the socket's timeout says, then settle; raises the handshake's error."""
+        if not self._pending.attempt.done:
+            if timeout == 0:
+                raise _os_error(errno.EAGAIN)
+            deadline = None if timeout is None else monotonic() + timeout
+            if not wait(self, POLLOUT, deadline):
+                raise TimeoutError("timed out")
+        if self._settle() == _FAILED:
+            error = self._leave()
+            assert error is not None
+            raise error
+
+    # -- connecting
+
+    def connect(self, address: Any) -> None:
+        timeout = self.gettimeout()
+        if timeout == 0 and not self._pending.attempt.done:
+            raise _os_error(errno.EALREADY)
+        self._wait_until_over(timeout)
+
+    def connect_ex(self, address: Any) -> int:
+        try:
+            self.connect(address)
+        except OSError as exc:
+            return system_errno(exc)
+        return 0
+
+    def getsockopt(self, level: int, option: int, *length: int) -> Any:
+        is_error = (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
+        where = self._settle()
+        if where == _CONNECTED:
+            return self.getsockopt(level, option, *length)
+        if where == _FAILED:
+            if is_error:
+                return system_errno(self._leave())
+            return super().getsockopt(level, option, *length)
+        return 0 if is_error else self._pending.attempt.own.getsockopt(level, option, *length)
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        where = self._settle()
+        if where == _CONNECTED:
+            self.setsockopt(level, option, *value)
+        elif where == _FAILED:
+            super().setsockopt(level, option, *value)
+        else:
+            self._pending.attempt.set_option(level, option, *value)
+
+    # -- who is there
+
+    def getpeername(self) -> Any:
+        if self._settle() != _CONNECTED:
+            raise _os_error(errno.ENOTCONN)
+        return self.getpeername()
+
+    @property
+    def proxy_peername(self) -> Any:
+        if self._settle() != _CONNECTED:
+            raise _os_error(errno.ENOTCONN)
+        return self.proxy_peername
+
+    def getsockname(self) -> Any:
+        where = self._settle()
+        if where == _CONNECTED:
+            return self.getsockname()
+        return (
+            super().getsockname() if where == _FAILED else self._pending.attempt.own.getsockname()
+        )
+
+    # -- the end
+
+    def shutdown(self, how: int) -> None:
+        if self._settle() != _CONNECTED:
+            raise _os_error(errno.ENOTCONN)
+        self.shutdown(how)
+
+    def _real_close(self, *arguments: Any) -> None:
+        attempt = self._pending.attempt
+        self._leave()
+        _negotiator.cancel(attempt)
+        self._real_close(*arguments)
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
+
+
+def system_errno(error: BaseException | None) -> int:
+    """The errno a kernel could have reported: a resolver's numbers are not."""
+    number = getattr(error, "errno", None) or errno.EIO
+    return errno.EHOSTUNREACH if isinstance(error, socket.gaierror) else number
+
+
+# Moves data: needs the connection, waits for it like the kernel would.
+_DATA = (
+    "send",
+    "sendall",
+    "sendto",
+    "sendmsg",
+    "sendfile",
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
+    "read",  # of an SSLSocket, as the next ones
+    "write",
+    "do_handshake",
+    "unwrap",
+)
+# Makes another object of the descriptor: never of a placeholder, so this waits for the handshake.
+_COPIES = ("dup", "detach", "share")
+# Makes no sense on a connecting socket.
+_OTHER = ("bind", "listen", "accept", "bind_remote", "set_proxy")
+
+
+def _when_connected(name: str) -> Callable[..., Any]:
+    def method(self: Pending, *arguments: Any, **options: Any) -> Any:
+        self._wait_until_over(self.gettimeout())
+        return getattr(self, name)(*arguments, **options)
+
+    return method
+
+
+def _when_over(name: str) -> Callable[..., Any]:
+    def method(self: Pending, *arguments: Any, **options: Any) -> Any:
+        if not self._pending.attempt.done:
+            wait(self, POLLOUT, None)
+        if self._settle() == _FAILED:
+            self._leave()
+        return getattr(self, name)(*arguments, **options)
+
+    return method
+
+
+def _not_now(name: str) -> Callable[..., Any]:
+    def method(self: Pending, *arguments: Any, **options: Any) -> Any:
+        where = self._settle()
+        if where == _UNDER_WAY:
+            raise _os_error(errno.EALREADY)
+        if where == _FAILED:
+            self._leave()
+        return getattr(self, name)(*arguments, **options)
+
+    return method
+
+
+_classes: dict[type, type] = {}
+
+
+def _pending_class(home: type) -> type:
+    """The class that a socket of class `home` has while it is pending."""
+    found = _classes.get(home)
+    if found is None:
+        methods: dict[str, Any] = {}
+        for names, make in ((_DATA, _when_connected), (_COPIES, _when_over), (_OTHER, _not_now)):
+            methods.update({name: make(name) for name in names if hasattr(home, name)})
+        methods["__module__"] = home.__module__
+        methods["__qualname__"] = home.__qualname__
+        found = _classes[home] = type(home.__name__, (Pending, home), methods)
+    return found
+
+
+class _Negotiator:
+    """The thread that drives every pending attempt."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # over starting and ending the thread
+        self._reset()
+
+    def _reset(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._inbox: deque[tuple[Attempt, bool]] = deque()  # True: begin, False: cancel
+        self._attempts: set[Attempt] = set()
+        self._timers: list[tuple[float, int, Attempt, Wait]] = []
+        self._numbers = itertools.count()
+        self._stopping = False
+
+    def submit(self, attempt: Attempt) -> None:
+        """Take over an attempt."""
+        with self._lock:
+            self._inbox.append((attempt, True))
+            if self._thread is None:
+                self._selector = selectors.DefaultSelector()
+                self._ear, self._mouth = socket.socketpair()
+                self._ear.setblocking(False)
+                self._mouth.setblocking(False)
+                self._selector.register(self._ear, selectors.EVENT_READ)
+                self._thread = threading.Thread(
+                    target=self._run, name="socksy-negotiator", daemon=True
+                )
+                self._thread.start()
+            else:
+                self._wake()
+
+    def cancel(self, attempt: Attempt) -> None:
+        """Give up an attempt, whatever its state. Takes no lock: the garbage collector calls it."""
+        if attempt.done:
+            attempt.release()
+        else:
+            self._inbox.append((attempt, False))
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._mouth.send(b"\0")
+        except OSError:  # full: it wakes up anyway; closed: it is gone, and so are its attempts
+            pass
+
+    def _run(self) -> None:
+        while True:
+            events = self._selector.select(self._patience())
+            for key, _ in events:
+                if key.data is None:
+                    _drain(self._ear)
+                else:
+                    self._resume(key.data, True)
+            self._expire()
+            self._read_inbox()
+            if not self._attempts and (self._stopping or not events) and self._ended():
+                return
+
+    def _ended(self) -> bool:
+        with self._lock:
+            if self._inbox:
+                return False
+            self._selector.close()
+            self._ear.close()
+            self._mouth.close()
+            self._thread = None
+            return True
+
+    def _patience(self) -> float | None:
+        if not self._attempts:
+            return 0 if self._stopping else _IDLE
+        return max(0.0, self._timers[0][0] - monotonic()) if self._timers else None
+
+    def _read_inbox(self) -> None:
+        while self._inbox:
+            attempt, begins = self._inbox.popleft()
+            if begins:
+                self._attempts.add(attempt)
+                self._resume(attempt, True)
+            else:
+                self._forget_wait(attempt)
+                self._attempts.discard(attempt)
+                attempt.release()
+
+    def _expire(self) -> None:
+        now = monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, attempt, waiting = heapq.heappop(self._timers)
+            if attempt.waiting is waiting:
+                self._resume(attempt, False)
+
+    def _forget_wait(self, attempt: Attempt) -> None:
+        if attempt.waiting is not None:
+            self._selector.unregister(attempt.waiting[0])
+            attempt.waiting = None
+
+    def _resume(self, attempt: Attempt, ready: bool) -> None:
+        """Let an attempt go on until it has to wait again, or is over."""
+        self._forget_wait(attempt)
+        try:
+            waiting = attempt.task.send(ready if attempt.started else None)
+            attempt.started = True
+        except StopIteration as stop:
+            attempt.bound = stop.value
+            self._finish(attempt)
+        except Exception as exc:
+            # whoever asks will raise it in another thread
+            attempt.error = exc.with_traceback(None)
+            self._finish(attempt)
+        else:
+            sock, event, until = waiting
+            attempt.waiting = waiting
+            mask = selectors.EVENT_READ if event == POLLIN else selectors.EVENT_WRITE
+            self._selector.register(sock, mask, attempt)
+            if until is not None:
+                heapq.heappush(self._timers, (until, next(self._numbers), attempt, waiting))
+
+    def _finish(self, attempt: Attempt) -> None:
+        self._attempts.discard(attempt)
+        attempt.done = True
+        _drain(attempt.peer)
+
+    def stop(self) -> None:
+        """At exit: release everything that is still pending."""
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            for attempt in list(self._attempts):
+                self._inbox.append((attempt, False))
+            self._stopping = True
+            self._wake()
+            thread.join(1)
+
+    def after_fork_in_child(self) -> None:
+        """The thread is not here, and what it drove belongs to the parent: it has failed for us.
+
+        The placeholders stay full: draining them would wake the parent's loop, which shares them.
+        """
+        attempts = [*self._attempts, *(attempt for attempt, begins in self._inbox if begins)]
+        if self._thread is not None:
+            self._selector.close()
+            self._ear.close()
+            self._mouth.close()
+        self._lock = threading.Lock()
+        self._reset()
+        for attempt in attempts:
+            attempt.error = ConnectionAbortedError(
+                errno.ECONNABORTED, "the process forked while the connect was pending"
+            )
+            attempt.waiting = None
+            attempt.done = True
+            attempt.task.close()
+
+
+_negotiator = _Negotiator()
+atexit.register(_negotiator.stop)
+os.register_at_fork(after_in_child=_negotiator.after_fork_in_child)
