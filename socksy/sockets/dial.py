@@ -33,7 +33,7 @@ from ..protocol.route import name_the_leg, tunnel
 from ..protocol.steps import REPLY, closed_early, timed_out
 from ..proxy import SOCKS4, SOCKS5
 from .lookup import proxy_endpoints, target_addresses
-from .options import bind_like, carry_options, put_under
+from .options import bind_like, put_under, set_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ..protocol.route import Leg
     from ..protocol.steps import Address, Handshake, Step
     from ..proxy import Chain, Proxy
+    from .options import Options
 
     #: a socket, the `poll` event it should have, and until when (None: for ever)
     Wait: TypeAlias = "tuple[socket.socket, int, float | None]"
@@ -97,23 +98,32 @@ class Dial:
         own: the application's socket, unconnected.
         timeout: seconds for all of it, or None.
         local: where the application bound it, if it did.
+        options: what the application has set on it.
 
     Attributes:
         deadline (float | None): on the clock of `time.monotonic`.
         legs: who was asked for what, the nearest proxy first.
+        names: the own and the other end's address, if the descriptor came from a spare: the own
+            object cannot read addresses of another family.
         spare: a descriptor made like the own one, if that did not do.
     """
 
-    __slots__ = ("_local", "_own", "_spent", "deadline", "legs", "spare")
+    __slots__ = ("_local", "_options", "_own", "_spent", "deadline", "legs", "names", "spare")
 
     def __init__(
-        self, own: socket.socket, timeout: float | None, local: tuple[Any, ...] | None = None
+        self,
+        own: socket.socket,
+        timeout: float | None,
+        local: tuple[Any, ...] | None,
+        options: Options,
     ) -> None:
         self._own = own
         self._local = local
+        self._options = options
         self._spent = False
         self.spare: socket.socket | None = None
         self.legs: tuple[Leg, ...] = ()
+        self.names: tuple[Any, Any] | None = None
         self.deadline = None if timeout is None else monotonic() + timeout
 
     def through(
@@ -136,6 +146,7 @@ class Dial:
             if self.spare is not None:
                 if timeout is None:
                     self.spare.setblocking(True)
+                self.names = self.spare.getsockname(), self.spare.getpeername()
                 put_under(self.spare, own)
             return bound
         except BaseException:
@@ -210,18 +221,27 @@ class Dial:
 
     def _socket_for(self, family: int) -> socket.socket:
         own = self._own
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
         if not self._spent and family_of(own) == family:
             self._spent = True
             return own
-        if self.spare is not None:
-            self.spare.close()
         self.spare = spare = socket.socket(family, socket.SOCK_STREAM)
-        carry_options(own, spare)
+        set_again(self._options, spare)
         if self._local is not None:
+            if self._local[1]:
+                self._free_the_port()
             bind_like(self._local, spare)
         if self.deadline is not None:
             spare.setblocking(False)
         return spare
+
+    def _free_the_port(self) -> None:
+        """Two descriptors cannot be bound to one port: the own one lets go of it."""
+        own = self._own
+        self._spent = True
+        put_under(socket.socket(own.family, own.type, own.proto), own)
 
     def _connect(self, sock: socket.socket, address: Any, left: int) -> Generator[Wait, bool, None]:
         if self.deadline is None:
@@ -249,7 +269,7 @@ class Dial:
             fresh = None
         try:
             if fresh is not None:
-                carry_options(own, fresh)
+                set_again(self._options, fresh)
                 if self._local is not None:
                     fresh.bind(self._local)
                 put_under(fresh, own)

@@ -10,83 +10,48 @@ from ..hosts import pack_ip, unpack_ip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeAlias
 
-_BUFFERS = ("SO_SNDBUF", "SO_RCVBUF")  # the kernel doubles what it is told
-_SOCKET_OPTIONS = (
-    "SO_REUSEADDR",
-    "SO_REUSEPORT",
-    "SO_KEEPALIVE",
-    "SO_LINGER",
-    "SO_OOBINLINE",
-    "SO_PRIORITY",
-    "SO_MARK",
-    "SO_BINDTODEVICE",
-    "SO_RCVTIMEO",
-    "SO_SNDTIMEO",
-    "SO_RCVLOWAT",
-    "SO_BUSY_POLL",
-    "SO_INCOMING_CPU",
-    *_BUFFERS,
-)
-_TCP_OPTIONS = (
-    "TCP_NODELAY",
-    "TCP_CORK",
-    "TCP_KEEPIDLE",
-    "TCP_KEEPINTVL",
-    "TCP_KEEPCNT",
-    "TCP_USER_TIMEOUT",
-    "TCP_MAXSEG",
-    "TCP_QUICKACK",
-    "TCP_CONGESTION",
-    "TCP_SYNCNT",
-    "TCP_LINGER2",
-    "TCP_WINDOW_CLAMP",
-    "TCP_FASTOPEN_CONNECT",
-    "TCP_NOTSENT_LOWAT",
-)
+    #: level and option -> the rest of the arguments of setsockopt, latest last
+    Options: TypeAlias = "dict[tuple[int, int], tuple[Any, ...]]"
+
 # what one family calls this, and the other that
 _TWINS = (("IP_TOS", "IPV6_TCLASS"), ("IP_TTL", "IPV6_UNICAST_HOPS"))
 
 
-def _read(sock: socket.socket, level: int, option: int) -> bytes | None:
-    try:
-        return sock.getsockopt(level, option, 64)
-    except OSError:
-        return None  # not an option of this kind of socket
+def set_again(options: Options, sock: socket.socket) -> None:
+    """Set on a spare what the application has set on its own socket.
 
-
-def carry_options(old: socket.socket, new: socket.socket) -> None:
-    """Set on `new` what the application set on `old`: what differs from a fresh socket of its kind.
+    It is what the application asked for, not what getsockopt says: the kernel tunes some options of
+    a socket that has been connected.
 
     Raises:
         OSError: an option cannot be set. It may be what binds the traffic to a device, so to go on
-            without it is not safe.
+            without it would not be safe.
     """
-    with socket.socket(old.family, old.type, old.proto) as fresh:
-        for level, name, target_level, target_name in _option_pairs(old.family, new.family):
-            option = getattr(socket, name, None)
-            target = getattr(socket, target_name, None)
-            if option is None or target is None:
-                continue
-            value = _read(old, level, option)
-            if value is None or value == _read(fresh, level, option):
-                continue
-            if name in _BUFFERS:
-                new.setsockopt(level, option, int.from_bytes(value, "little") // 2)
-            else:
-                new.setsockopt(target_level, target, value)
+    family = sock.family
+    for (level, option), value in options.items():
+        if family == socket.AF_UNIX:
+            if level == socket.SOL_SOCKET and option != getattr(socket, "SO_BINDTODEVICE", None):
+                sock.setsockopt(level, option, *value)
+        elif level not in (socket.IPPROTO_IP, socket.IPPROTO_IPV6):
+            sock.setsockopt(level, option, *value)
+        else:
+            translated = _translated(level, option, family)
+            if translated is not None:
+                sock.setsockopt(*translated, *value)
 
 
-def _option_pairs(old: int, new: int) -> list[tuple[int, str, int, str]]:
-    pairs = [(socket.SOL_SOCKET, name, socket.SOL_SOCKET, name) for name in _SOCKET_OPTIONS]
-    if new in (socket.AF_INET, socket.AF_INET6):
-        tcp = socket.IPPROTO_TCP
-        pairs += [(tcp, name, tcp, name) for name in _TCP_OPTIONS]
-        levels = socket.IPPROTO_IP, socket.IPPROTO_IPV6
-        source, target = old == socket.AF_INET6, new == socket.AF_INET6
-        pairs += [(levels[source], twin[source], levels[target], twin[target]) for twin in _TWINS]
-    return pairs
+def _translated(level: int, option: int, family: int) -> tuple[int, int] | None:
+    """An option of the IP level in the spare's family; None if it has no meaning there."""
+    wanted = socket.IPPROTO_IP if family == socket.AF_INET else socket.IPPROTO_IPV6
+    if level == wanted:
+        return level, option
+    for twins in _TWINS:
+        here, there = twins if wanted == socket.IPPROTO_IPV6 else reversed(twins)
+        if getattr(socket, here, None) == option and hasattr(socket, there):
+            return wanted, getattr(socket, there)
+    return None
 
 
 def bind_like(local: tuple[Any, ...], sock: socket.socket) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from ..proxy import Chain
     from .dial import Wait
+    from .options import Options
 
 # Seconds without work after which the thread ends: a program that forks later has one thread less.
 _IDLE = 1.0
@@ -111,7 +112,7 @@ def begin(
     except BaseException:
         own.close()
         raise
-    attempt = Attempt(own, peer, Dial(own, PATIENCE, sock._local), way)
+    attempt = Attempt(own, peer, Dial(own, PATIENCE, sock._local, sock._own_options()), way)
     put_under(placeholder, sock)
     home = type(sock)
     sock.__class__ = _pending_class(home)
@@ -167,6 +168,7 @@ class Pending(socket.socket):
     """The methods of a socket while its connect is under way; mixed in before its class."""
 
     _pending: _State
+    _own_options: Callable[[], Options]
 
     # -- settling
 
@@ -245,6 +247,7 @@ class Pending(socket.socket):
         elif where == _FAILED:
             super().setsockopt(level, option, *value)
         else:
+            self._own_options()[level, option] = value
             self._pending.attempt.set_option(level, option, *value)
 
     # -- who is there

@@ -10,7 +10,7 @@ from time import monotonic
 
 from ..errors import ProxyProtocolError
 from ..hosts import pack_ip
-from ..protocol.route import bind_peer
+from ..protocol.route import bind_peer, name_the_leg
 from ..protocol.steps import SECOND_REPLY, Pump, timed_out
 from .dial import recv, wait
 from .options import put_under
@@ -35,6 +35,7 @@ class RemoteListener:
         if host in ("", "0.0.0.0", "::") and isinstance(proxy_address, tuple):
             host = proxy_address[0]
         self.address = host, port
+        self._legs = legs
         self._expected = legs[-1][1]
         self._pump = Pump(bind_peer(legs))
 
@@ -45,7 +46,9 @@ class RemoteListener:
         deadline = None if timeout is None else monotonic() + timeout
         while not pump.done:
             if timeout and not wait(sock, select.POLLIN, deadline or 0.0):
-                raise timed_out(SECOND_REPLY)
+                error = timed_out(SECOND_REPLY)  # not into the pump: accept() may be called again
+                name_the_leg(error, self._legs, len(self._legs) - 1)
+                raise error
             pump.receive(recv(sock, pump.missing))
         peer: Address = pump.result
         self._check(peer[0])

@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import sys
+from operator import index
 
 from ..defaults import get_default_proxy
 from ..errors import ProxyError, ProxyUnsupportedError
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
 
     from ..hosts import Host
-    from ..protocol.route import Leg
     from ..protocol.steps import Address
     from ..proxy import Chain, ProxyLike, Route
+    from .options import Options
 
 
 class _Unset:
@@ -43,7 +44,7 @@ class _Unset:
 UNSET = _Unset()
 _GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not in the type stubs
 _INET = (int(socket.AF_INET), int(socket.AF_INET6))
-_STREAM = int(socket.SOCK_STREAM)
+_STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _CONNECT, _BIND = int(Command.CONNECT), int(Command.BIND)
 # Windows cannot put one socket under the number of another: a non-blocking connect waits there.
 _CAN_REPLACE = sys.platform != "win32"
@@ -54,12 +55,13 @@ _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
 class Tunnel:
     """What a connected socket knows of its way."""
 
-    __slots__ = ("bound", "legs", "target")
+    __slots__ = ("bound", "legs", "names", "target")
 
-    def __init__(self, target: tuple[Any, ...], bound: Address, legs: tuple[Leg, ...]) -> None:
+    def __init__(self, target: tuple[Any, ...], bound: Address, dial: Dial) -> None:
         self.target = target
         self.bound = bound
-        self.legs = legs
+        self.legs = dial.legs
+        self.names = dial.names
 
 
 class SocksSocket(socket.socket):
@@ -80,6 +82,7 @@ class SocksSocket(socket.socket):
     _tunnel: Tunnel | None = None
     _listener: RemoteListener | None = None
     _local: tuple[Any, ...] | None = None  # where the application bound it
+    _options: Options = {}  # noqa: RUF012 - a socket with options of its own has a dict of its own
     #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
     last_error: ProxyError | None = None
 
@@ -125,17 +128,18 @@ class SocksSocket(socket.socket):
         route = self._route
         if isinstance(route, _Unset):
             route = get_default_proxy()
-        if route is None or family_of(self) not in _INET:
+        kind = _type_of(self)
+        if route is None or family_of(self) not in _INET or kind not in (_STREAM, _DATAGRAM):
             return None
         host, port = _split_address(address)
         if not isinstance(route, tuple):
             route = choose(route, clean_host(host), port)
             if route is None:
                 return None
-        if _type_of(self) != _STREAM:
+        if kind != _STREAM:
             raise ProxyUnsupportedError(
-                message="only stream sockets go through a proxy",
-                hint="Nothing was sent; pass proxy=None for a socket that should go direct",
+                message="datagrams cannot go through a proxy yet",
+                hint="Nothing was sent; proxy=None makes a socket that goes direct",
             )
         host, port = clean_target(host, port)
         return route, host, port
@@ -189,13 +193,15 @@ class SocksSocket(socket.socket):
 
             pending.begin(self, target, (chain, host, port, _CONNECT), _connected)
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
-        dial = Dial(self, timeout or (PATIENCE if timeout == 0 else None), self._local)
+        dial = Dial(
+            self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
+        )
         try:
             bound = run(dial.through(chain, host, port, _CONNECT))
         except ProxyError as exc:
             self.last_error = exc
             raise
-        self._tunnel = Tunnel(target, bound, dial.legs)
+        self._tunnel = Tunnel(target, bound, dial)
 
     def _peer_form(self, address: Any) -> tuple[Any, ...]:
         """The target as `getpeername` gives it: with four values for AF_INET6."""
@@ -209,11 +215,21 @@ class SocksSocket(socket.socket):
         if family_of(self) in _INET:
             self._local = super().getsockname()
 
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        """As on a plain socket; set again should the descriptor have to be another one."""
+        super().setsockopt(level, option, *value)
+        self._own_options()[level, option] = value
+
+    def _own_options(self) -> Options:
+        if "_options" not in self.__dict__:
+            self._options = {}
+        return self._options
+
     # -- data that carries an address must not slip past the proxy
 
     def sendto(self, data: Buffer, *arguments: Any) -> int:
         """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
-        if len(arguments) == 2 and self._fast_open(arguments[1], arguments[0]):
+        if arguments and self._goes_around(arguments[-1], arguments[0]):
             return self.send(data, arguments[0] & ~_FASTOPEN)
         return super().sendto(data, *arguments)
 
@@ -226,12 +242,19 @@ class SocksSocket(socket.socket):
         /,
     ) -> int:
         """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
-        if address is not None and self._fast_open(address, flags):
+        if address is not None and self._goes_around(address, flags):
             return super().sendmsg(buffers, ancdata, flags & ~_FASTOPEN)
         return super().sendmsg(buffers, ancdata, flags, address)
 
-    def _fast_open(self, address: Any, flags: int) -> bool:
-        if not flags & _FASTOPEN or self._tunnel is not None or self._chain_for(address) is None:
+    def _goes_around(self, address: Any, flags: Any) -> bool:
+        """Whether these data wanted a connection of their own; now there is a proxied one.
+
+        Raises:
+            ProxyUnsupportedError: a datagram.
+        """
+        if _type_of(self) == _STREAM and not (isinstance(flags, int) and flags & _FASTOPEN):
+            return False
+        if self._tunnel is not None or self._chain_for(address) is None:
             return False
         self.connect(address)
         return True
@@ -249,7 +272,7 @@ class SocksSocket(socket.socket):
 
     def getsockname(self) -> Any:
         """The local address; after `bind_remote`, the one on which the proxy listens."""
-        return super().getsockname() if self._listener is None else self._listener.address
+        return self.proxy_sockname if self._listener is None else self._listener.address
 
     @property
     def proxy_peername(self) -> Any:
@@ -258,12 +281,15 @@ class SocksSocket(socket.socket):
         Raises:
             OSError: ENOTCONN.
         """
-        return super().getpeername()
+        peer = super().getpeername()
+        tunnel = self._tunnel
+        return peer if tunnel is None or tunnel.names is None else tunnel.names[1]
 
     @property
     def proxy_sockname(self) -> Any:
         """The address of our end of the real connection."""
-        return super().getsockname()
+        tunnel = self._tunnel
+        return super().getsockname() if tunnel is None or tunnel.names is None else tunnel.names[0]
 
     @property
     def bound_address(self) -> Address | None:
@@ -294,10 +320,10 @@ class SocksSocket(socket.socket):
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
         if self._tunnel is not None:
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
-        dial = Dial(self, self.gettimeout(), self._local)
+        dial = Dial(self, self.gettimeout(), self._local, self._options)
         bound = run(dial.through(chain, host, port, _BIND))
-        self._tunnel = Tunnel((host, port), bound, dial.legs)
-        self._listener = RemoteListener(dial.legs, bound, super().getpeername())
+        self._tunnel = Tunnel((host, port), bound, dial)
+        self._listener = RemoteListener(dial.legs, bound, self.proxy_peername)
 
     def listen(self, backlog: int = 128, /) -> None:
         """As on a plain socket; nothing is left to do after `bind_remote`."""
@@ -321,7 +347,8 @@ class SocksSocket(socket.socket):
         conn = type(self)(
             self.family, self.type, self.proto, fileno=self._listener.take(self), proxy=None
         )
-        conn._tunnel = Tunnel(peer, tunnel.bound, tunnel.legs)
+        conn._tunnel = tunnel
+        tunnel.target = peer
         conn.settimeout(socket.getdefaulttimeout())
         return conn, peer
 
@@ -335,13 +362,13 @@ class SocksSocket(socket.socket):
 
     def detach(self) -> int:
         """As on a plain socket; an SSLSocket that takes over goes through the proxy too."""
-        if self._tunnel is None and self.proxy is not None:
+        if self._tunnel is not None or self.proxy is not None:
             _hand_over_to_ssl(self)
         return super().detach()
 
 
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
-    sock._tunnel = Tunnel(target, bound, dial.legs)
+    sock._tunnel = Tunnel(target, bound, dial)
 
 
 def _split_address(address: Any) -> tuple[Host, int]:
@@ -353,11 +380,11 @@ def _split_address(address: Any) -> tuple[Host, int]:
     host, port = address[:2]
     if len(address) == 4 and address[3] and isinstance(host, str) and "%" not in host:
         host = f"{host}%{address[3]}"  # a scope: refused with the same words as in the text form
-    return host, port.__index__()
+    return host, index(port)
 
 
 def _hand_over_to_ssl(sock: SocksSocket) -> None:
-    """Let an SSLSocket that takes over this unconnected socket connect through the proxy too.
+    """Let an SSLSocket that takes over this socket know its way too.
 
     `SSLContext.wrap_socket` makes a new object and detaches ours; the new one's connect() would be
     the plain one and go around the proxy. The ssl module has no hook for this, so this looks at who

@@ -1,0 +1,183 @@
+"""One deadline for the whole connect, whatever the server does with its time."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+import socksy
+from socksy.protocol import steps
+
+from ..support import read_exactly, serving
+
+# What a proxy says in reply to each message: (bytes read first, answer).
+EXCHANGES = {
+    "socks4a": [(17, b"\0\x5a\0\0\0\0\0\0")],
+    "socks5h": [(3, b"\5\0"), (14, b"\5\0\0\1\0\0\0\0\0\0")],
+    "login": [(4, b"\5\2"), (11, b"\1\0"), (14, b"\5\0\0\1\0\0\0\0\0\0")],
+    "http": [(37, b"HTTP/1.1 200 OK\r\n\r\n")],
+}
+LOGIN = {"login": "alice:pass@"}
+SCHEME = {"login": "socks5h"}
+
+
+def proxy_url(kind, address):
+    return f"{SCHEME.get(kind, kind)}://{LOGIN.get(kind, '')}127.0.0.1:{address[1]}"
+
+
+def dripping(exchanges, interval):
+    def handler(connection):
+        for count, answer in exchanges:
+            read_exactly(connection, count)
+            for byte in answer:
+                time.sleep(interval)  # the fault itself: a slow server
+                connection.sendall(bytes((byte,)))
+        connection.recv(1)
+
+    return handler
+
+
+def connect_with_timeout(url, timeout):
+    with socksy.SocksSocket(proxy=url) as sock:
+        sock.settimeout(timeout)
+        began = time.monotonic()
+        with pytest.raises(socksy.ProxyTimeoutError) as caught:
+            sock.connect(("a.test", 80))
+        return caught.value, time.monotonic() - began
+
+
+@pytest.mark.parametrize("kind", EXCHANGES)
+def test_a_dripping_server_cannot_stretch_the_deadline(kind):
+    """One byte per 0.3 s and a timeout of 1 s: it gives up at 1 s, in every protocol."""
+    with serving(dripping(EXCHANGES[kind], 0.3)) as address:
+        error, took = connect_with_timeout(proxy_url(kind, address), 1)
+
+    assert isinstance(error, TimeoutError)
+    assert 0.99 <= took < 1.3
+
+
+@pytest.mark.parametrize(
+    ("kind", "answered", "phase"),
+    [
+        ("socks4a", 0, steps.REPLY),
+        ("socks5h", 0, steps.METHOD_CHOICE),
+        ("socks5h", 1, steps.REPLY),
+        ("login", 0, steps.METHOD_CHOICE),
+        ("login", 1, steps.LOGIN_ANSWER),
+        ("login", 2, steps.REPLY),
+        ("http", 0, steps.HTTP_ANSWER),
+    ],
+)
+def test_a_stalled_server_is_given_up_and_the_error_says_where(kind, answered, phase):
+    """It goes silent after so many messages."""
+    silence = threading.Event()
+
+    def handler(connection):
+        for count, answer in EXCHANGES[kind][:answered]:
+            read_exactly(connection, count)
+            connection.sendall(answer)
+        silence.wait(5)
+
+    with serving(handler) as address:
+        error, _ = connect_with_timeout(proxy_url(kind, address), 0.1)
+        silence.set()
+
+    assert error.phase == phase
+    assert error.target == ("a.test", 80)
+    assert error.proxy is not None
+
+
+def test_the_deadline_covers_all_hops():
+    """Each of two hops takes 0.4 s: with 0.6 s the second one is in time to be given up."""
+
+    def first(connection):
+        read_exactly(connection, 3)
+        connection.sendall(b"\5\0")
+        read_exactly(connection, 10)
+        time.sleep(0.4)  # the fault itself
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+        connection.recv(3)  # the second hop's greeting: never answered
+        connection.recv(1)
+
+    with serving(first) as address:
+        chain = [f"socks5h://127.0.0.1:{address[1]}", "socks5h://127.0.0.1:9"]
+        error, took = connect_with_timeout(chain, 0.6)
+
+    assert (error.hop, error.hops) == (2, 2)
+    assert 0.59 <= took < 0.9
+
+
+def test_the_deadline_covers_a_proxy_that_does_not_accept():
+    """Its backlog is full: the connection itself is what times out."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = []
+        try:
+            for _ in range(3):
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(listener.getsockname())
+                fillers.append(filler)
+            error, _ = connect_with_timeout(proxy_url("socks5h", listener.getsockname()), 0.2)
+        finally:
+            for filler in fillers:
+                filler.close()
+
+    assert error.phase == "the connection to the proxy"
+
+
+def test_the_deadline_covers_the_lookup_of_the_proxy(monkeypatch):
+    """A resolver that hangs is left behind."""
+    answer = threading.Event()
+
+    def hang(*arguments):
+        answer.wait(5)
+        raise socket.gaierror(socket.EAI_AGAIN, "too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    error, _ = connect_with_timeout("socks5h://proxy.test:1080", 0.1)
+    answer.set()
+
+    assert error.phase == "the name lookup"
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_the_timeout_is_what_it_was(socks_server, echo_server, timeout):
+    """After success the caller's timeout is in force again, in Python and on the descriptor."""
+    with socksy.SocksSocket(proxy=socks_server.url("socks5h")) as sock:
+        sock.settimeout(timeout)
+        sock.connect(echo_server)
+
+        assert sock.gettimeout() == timeout
+        assert sock.getblocking() is True
+        assert sock.recv(3) == b"220"
+
+
+def test_the_timeout_is_what_it_was_after_a_failure():
+    """The same after a failure."""
+    with (
+        serving(lambda connection: connection.close()) as address,
+        socksy.SocksSocket(proxy=proxy_url("socks5h", address)) as sock,
+    ):
+        sock.settimeout(5)
+        with pytest.raises(socksy.ProxyProtocolError):
+            sock.connect(("a.test", 80))
+
+        assert sock.gettimeout() == 5
+
+
+def test_the_default_timeout_counts():
+    """`socket.setdefaulttimeout` is honoured like on any socket."""
+    silence = threading.Event()
+    socket.setdefaulttimeout(0.1)
+    try:
+        with serving(lambda connection: silence.wait(5)) as address:
+            with socksy.SocksSocket(proxy=proxy_url("socks5h", address)) as sock:
+                with pytest.raises(socksy.ProxyTimeoutError):
+                    sock.connect(("a.test", 80))
+            silence.set()
+    finally:
+        socket.setdefaulttimeout(None)

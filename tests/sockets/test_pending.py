@@ -1,0 +1,514 @@
+"""The non-blocking connect, as event loops and hand-written loops see it."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import select
+import selectors
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import trustme
+
+import socksy
+from socksy.sockets.stream import SocksSocket
+
+from ..support import BANNER, echo, eventually, read_exactly, serving, unused_port
+
+NAME = "only-the-proxy-knows.test"
+
+
+@pytest.fixture(autouse=True)
+def the_thread_ends():
+    """There is one thread while anything is pending, and soon none."""
+    yield
+    assert eventually(lambda: "socksy-negotiator" not in [t.name for t in threading.enumerate()])
+
+
+@pytest.fixture
+def server(socks_server_factory):
+    """A proxy that knows one name more than this machine."""
+    return socks_server_factory(names={NAME: "127.0.0.1"})
+
+
+@pytest.fixture
+def gate():
+    """A SOCKS5 proxy that says the last word when it is told to: (its URL, an event)."""
+    opened = threading.Event()
+
+    def handler(connection):
+        read_exactly(connection, 3)
+        connection.sendall(b"\5\0")
+        connection.recv(300)
+        opened.wait(10)
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0" + BANNER)
+        while data := connection.recv(100):
+            connection.sendall(data)
+
+    with serving(handler) as address:
+        yield f"socks5h://127.0.0.1:{address[1]}", opened
+        opened.set()
+
+
+@contextlib.contextmanager
+def pending(url, target=("a.test", 80), family=socket.AF_INET):
+    """A socket whose connect is under way."""
+    with SocksSocket(family, proxy=url) as sock:
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError) as caught:
+            sock.connect(target)
+        assert caught.value.errno == errno.EINPROGRESS
+        yield sock
+
+
+def is_writable(sock, timeout=0):
+    return select.select([], [sock], [], timeout)[1] == [sock]
+
+
+# -- what a loop sees
+
+
+def test_the_descriptor_is_not_writable_until_the_handshake_is_over(gate):
+    """And not readable, and its number never changes."""
+    url, opened = gate
+    with pending(url) as sock:
+        number = sock.fileno()
+        assert select.select([sock], [sock], [sock], 0.02) == ([], [], [])
+        opened.set()
+        assert is_writable(sock, 5)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert sock.fileno() == number
+        assert sock.getpeername() == ("a.test", 80)
+        assert sock.gettimeout() == 0
+        assert type(sock) is SocksSocket
+
+
+@pytest.mark.parametrize("waiting", ["select", "poll", "epoll", "selectors"])
+@pytest.mark.parametrize("scheme", ["socks4a", "socks5h", "http"])
+def test_every_way_of_waiting_works(server, echo_server, scheme, waiting):
+    """Through every protocol."""
+    with pending(server.url(scheme), (NAME, echo_server[1])) as sock:
+        if waiting == "select":
+            assert is_writable(sock, 5)
+        elif waiting == "selectors":
+            with selectors.DefaultSelector() as selector:
+                selector.register(sock, selectors.EVENT_WRITE)
+                assert selector.select(5)
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+                selector.unregister(sock)
+        else:
+            poller = getattr(select, waiting)()
+            poller.register(sock, select.POLLOUT)
+            patience = 5000 if waiting == "poll" else 5
+            assert poller.poll(patience) == [(sock.fileno(), select.POLLOUT)]
+            if waiting == "epoll":
+                poller.close()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+def test_connect_ex_again_and_again(gate):
+    """EINPROGRESS, EALREADY, then 0 once, then EISCONN: as the kernel does."""
+    url, opened = gate
+    with SocksSocket(proxy=url) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        assert sock.connect_ex(("a.test", 80)) == errno.EALREADY
+        with pytest.raises(BlockingIOError) as caught:
+            sock.connect(("a.test", 80))
+        assert caught.value.errno == errno.EALREADY
+        opened.set()
+        assert is_writable(sock, 5)
+        assert sock.connect_ex(("a.test", 80)) == 0
+        assert sock.connect_ex(("a.test", 80)) == errno.EISCONN
+
+
+FIRST_CALLS = {
+    "send": (lambda sock: sock.send(b"ping"), 4),
+    "sendall": (lambda sock: sock.sendall(b"ping"), None),
+    "sendmsg": (lambda sock: sock.sendmsg([b"pi", b"ng"]), 4),
+    "sendto": (lambda sock: sock.sendto(b"ping", ("192.0.2.1", 9)), 4),
+    "getpeername": (lambda sock: sock.getpeername(), ("a.test", 80)),
+    "proxy_peername": (lambda sock: sock.proxy_peername[0], "127.0.0.1"),
+    "getsockname": (lambda sock: sock.getsockname()[0], "127.0.0.1"),
+    "connect_ex": (lambda sock: sock.connect_ex(("a.test", 80)), 0),
+    "connect": (lambda sock: sock.connect(("a.test", 80)), None),
+    "getsockopt": (lambda sock: sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), 0),
+    "setsockopt": (lambda sock: sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), None),
+    "shutdown": (lambda sock: sock.shutdown(socket.SHUT_WR), None),
+}
+
+
+@pytest.mark.parametrize("call", FIRST_CALLS)
+def test_any_first_call_finds_the_real_descriptor(gate, call):
+    """Whatever a program does first after it was woken; nothing ends up in the placeholder."""
+    url, opened = gate
+    action, result = FIRST_CALLS[call]
+    with pending(url) as sock:
+        opened.set()
+        assert is_writable(sock, 5)
+
+        assert action(sock) == result
+
+        assert type(sock) is SocksSocket
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+        if call.startswith("send"):
+            assert read_exactly(sock, 4) == b"ping"
+
+
+def test_a_first_recv_finds_the_real_descriptor(gate):
+    """With the data that came behind the reply."""
+    url, opened = gate
+    with pending(url) as sock:
+        opened.set()
+        assert is_writable(sock, 5)
+        sock.settimeout(5)
+        buffer = bytearray(3)
+        assert sock.recv_into(buffer) == 3
+        assert bytes(buffer) + sock.recv(100) == BANNER
+
+
+@pytest.mark.parametrize("copy", ["dup", "detach"])
+def test_copies_are_of_the_real_descriptor(gate, copy):
+    """dup and detach wait for it if they must: a copy of the placeholder would be of no use."""
+    url, opened = gate
+    with pending(url) as sock:
+        threading.Timer(0.05, opened.set).start()
+        other = sock.dup() if copy == "dup" else socket.socket(fileno=sock.detach())
+        with other:
+            other.settimeout(5)
+            assert read_exactly(other, len(BANNER)) == BANNER
+
+
+def test_moving_data_too_early_is_eagain(gate):
+    """As the kernel says on a connecting socket; who is there is not known yet."""
+    url, _ = gate
+    with pending(url) as sock:
+        for call in (lambda: sock.send(b"x"), lambda: sock.recv(1), lambda: sock.sendall(b"x")):
+            with pytest.raises(BlockingIOError):
+                call()
+        for call in (sock.getpeername, lambda: sock.shutdown(2), lambda: sock.proxy_peername):
+            with pytest.raises(OSError) as caught:
+                call()
+            assert caught.value.errno == errno.ENOTCONN
+        for call in (lambda: sock.bind(("", 0)), sock.listen, lambda: sock.set_proxy(None)):
+            with pytest.raises(BlockingIOError):
+                call()
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert "SocksSocket" in repr(sock)
+
+
+def test_options_set_meanwhile_are_those_of_the_connection(gate, socks_server_factory, echo_server):
+    """Also where the descriptor has to be of another family than the socket's."""
+    url, opened = gate
+    over_ipv6 = socks_server_factory(host="::1").url()
+    for proxy, target in ((url, ("a.test", 80)), (over_ipv6, echo_server)):
+        with pending(proxy, target) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.set()
+            assert is_writable(sock, 5)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_socket_made_blocking_meanwhile_waits(gate):
+    """settimeout at any moment: the next call waits for the handshake like the kernel would."""
+    url, opened = gate
+    with pending(url) as sock:
+        sock.settimeout(0.02)
+        with pytest.raises(TimeoutError):
+            sock.send(b"x")
+        threading.Timer(0.05, opened.set).start()
+        sock.settimeout(None)
+        sock.connect(("a.test", 80))
+        assert sock.gettimeout() is None
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+# -- failures
+
+
+def test_a_refusal_is_an_errno_for_the_loop_and_an_error_for_people(server):
+    """SO_ERROR says it once; `last_error` has the rest; nothing is connected."""
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        assert is_writable(sock, 5)
+        with pytest.raises(OSError) as caught:
+            sock.getpeername()
+        assert caught.value.errno == errno.ENOTCONN
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert isinstance(sock.last_error, socksy.TargetRefusedError)
+        with pytest.raises(OSError):
+            sock.send(b"secret")
+
+
+@pytest.mark.parametrize("call", ["send", "recv", "connect", "connect_ex"])
+def test_whoever_asks_first_is_told(server, call):
+    """By raising our error, or returning its errno; a second connect may succeed."""
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        assert is_writable(sock, 5)
+        if call == "connect_ex":
+            assert sock.connect_ex(("a", 1)) == errno.ECONNREFUSED
+        else:
+            arguments = {"send": (b"x",), "recv": (1,), "connect": (("a.test", 1),)}[call]
+            with pytest.raises(socksy.TargetRefusedError):
+                getattr(sock, call)(*arguments)
+
+
+def test_a_name_that_is_unknown_here_has_an_errno_a_kernel_could_report(server, monkeypatch):
+    """SO_ERROR knows no resolver's numbers."""
+
+    def unknown(*arguments):
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pending(server.url("socks5"), ("nowhere.test", 80)) as sock:
+        assert is_writable(sock, 5)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EHOSTUNREACH
+        assert isinstance(sock.last_error, socksy.NameLookupError)
+
+
+def test_a_wrong_address_raises_at_once(server):
+    """Nothing is pending then."""
+    with SocksSocket(proxy=server.url()) as sock:
+        sock.setblocking(False)
+        with pytest.raises(socksy.InvalidTargetError):
+            sock.connect(("a b", 80))
+        assert type(sock) is SocksSocket
+
+
+def test_a_connect_nobody_waits_for_times_out(gate, monkeypatch):
+    """After a long time; here it is shorter."""
+    from socksy.sockets import pending as module
+
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    with pending(gate[0]) as sock:
+        assert is_writable(sock, 5)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ETIMEDOUT
+
+
+# -- letting go
+
+
+def test_closing_while_pending_releases_everything(gate):
+    """The proxy sees the connection end."""
+    ended = threading.Event()
+
+    def handler(connection):
+        connection.recv(3)
+        connection.recv(1)
+        ended.set()
+
+    with serving(handler) as address:
+        with pending(f"socks5h://127.0.0.1:{address[1]}"):
+            pass
+        assert ended.wait(5)
+
+
+def test_dropping_while_pending_releases_everything(gate):
+    """Without close(): what the garbage collector takes is given up (see the fixture)."""
+    sock = SocksSocket(proxy=gate[0])
+    sock.setblocking(False)
+    assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+    holder = [sock]
+    del sock
+    with pytest.warns(ResourceWarning):
+        holder.clear()
+
+
+def test_closing_after_the_end_without_having_looked(server, echo_server):
+    """Nobody asked for the outcome: it is released all the same."""
+    for port in (echo_server[1], unused_port()):
+        with pending(server.url(), ("127.0.0.1", port)) as sock:
+            assert is_writable(sock, 5)
+
+
+def test_many_at_once_need_one_thread(gate):
+    """And all of them get through."""
+    url, opened = gate
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(pending(url)) for _ in range(60)]
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("socksy-negotiator") == 1
+        opened.set()
+        for sock in sockets:
+            assert is_writable(sock, 5)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def test_waiting_costs_no_cpu(gate):
+    """Nothing spins while a handshake is pending."""
+    with pending(gate[0]):
+        began = time.process_time()
+        select.select([], [], [], 0.3)
+        assert time.process_time() - began < 0.1
+
+
+def test_the_interpreter_exits_with_connects_pending(gate):
+    """At once, without a warning."""
+    code = f"""
+import socksy
+sock = socksy.SocksSocket(proxy={gate[0]!r})
+sock.setblocking(False)
+print(sock.connect_ex(("a.test", 80)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert (done.stdout, done.stderr) == (f"{errno.EINPROGRESS}\n", "")
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_in_the_middle_is_safe(gate):
+    """The child's copy has failed, the parent's goes on."""
+    url, opened = gate
+    with pending(url) as sock:
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                sock.send(b"from the child")
+            except ConnectionAbortedError:
+                sock.close()
+                with SocksSocket(proxy=url) as another:
+                    another.setblocking(False)
+                    code = 0 if another.connect_ex(("b.test", 80)) == errno.EINPROGRESS else 2
+            finally:
+                os._exit(code)
+        assert not is_writable(sock)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        opened.set()
+        assert is_writable(sock, 5)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+def test_a_signal_does_not_disturb(gate):
+    """Handlers run in the main thread; the negotiation goes on."""
+    url, opened = gate
+    old = signal.signal(signal.SIGALRM, lambda *_: opened.set())
+    try:
+        with pending(url) as sock:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            assert is_writable(sock, 5)
+            assert sock.connect_ex(("a.test", 80)) == 0
+    finally:
+        signal.signal(signal.SIGALRM, old)
+
+
+# -- TLS, families, asyncio
+
+
+def test_tls_wrapped_before_a_non_blocking_connect(server):
+    """The handshake of TLS must not go into the placeholder."""
+    authority = trustme.CA()
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(NAME).configure_cert(server_side)
+    client_side = ssl.create_default_context()
+    authority.configure_trust(client_side)
+
+    def handler(connection):
+        with server_side.wrap_socket(connection, server_side=True) as tls:
+            echo(tls)
+
+    with serving(handler) as address:
+        raw = SocksSocket(proxy=server.url())
+        with client_side.wrap_socket(
+            raw, server_hostname=NAME, do_handshake_on_connect=False
+        ) as tls:
+            tls.setblocking(False)
+            assert tls.connect_ex((NAME, address[1])) == errno.EINPROGRESS
+            assert is_writable(tls, 5)
+            assert tls.connect_ex((NAME, address[1])) == 0 if tls._sslobj is None else True
+            tls.settimeout(5)
+            tls.do_handshake()
+            assert read_exactly(tls, len(BANNER)) == BANNER
+            assert tls.getpeername() == (NAME, address[1])
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.parametrize("place", ["127.0.0.1", "::1", "unix"])
+def test_every_family_of_socket_and_proxy(
+    socks_server_factory, echo_server, family, place, tmp_path
+):
+    """As for the blocking connect."""
+    options = {"path": str(tmp_path / "s")} if place == "unix" else {"host": place}
+    server = socks_server_factory(**options)
+    with pending(server.url(), echo_server, family) as sock:
+        assert is_writable(sock, 5)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert sock.family == family
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+async def talk(url, target):
+    """Connect with the loop's own sock_connect, and echo through streams."""
+    loop = asyncio.get_running_loop()
+    sock = SocksSocket(proxy=url)
+    sock.setblocking(False)
+    try:
+        await loop.sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    reader, writer = await asyncio.open_connection(sock=sock)
+    try:
+        assert await reader.readexactly(len(BANNER)) == BANNER
+        writer.write(b"ping")
+        assert await reader.readexactly(4) == b"ping"
+        return writer.get_extra_info("peername")
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_unmodified_asyncio(server, echo_server, debug):
+    """Many connections in one loop."""
+
+    async def main():
+        return await asyncio.gather(*(talk(server.url(), echo_server) for _ in range(20)))
+
+    assert asyncio.run(main(), debug=debug) == [echo_server] * 20
+
+
+def test_the_loop_never_stalls(gate):
+    """While a handshake hangs, other tasks run; and giving up closes everything."""
+    url, _ = gate
+
+    async def main():
+        ticks = 0
+        connecting = asyncio.ensure_future(talk(url, ("127.0.0.1", 80)))
+        for _ in range(50):
+            await asyncio.sleep(0)
+            ticks += 1
+        assert not connecting.done()
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+        return ticks
+
+    assert asyncio.run(main()) == 50
+
+
+def test_asyncio_is_told_a_refusal(server):
+    """As the builtin that fits."""
+    with pytest.raises(ConnectionRefusedError):
+        asyncio.run(talk(server.url(), ("127.0.0.1", unused_port())))
+
+
+def test_asyncio_with_a_timeout(gate):
+    """wait_for gives up in time."""
+    with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+        asyncio.run(asyncio.wait_for(talk(gate[0], ("127.0.0.1", 80)), 0.05))

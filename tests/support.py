@@ -1,0 +1,129 @@
+"""Real peers on loopback for the tests: each a context manager, on port 0, in a thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+
+BANNER = b"220 ready\r\n"
+
+
+@contextlib.contextmanager
+def serving(handler, family=socket.AF_INET, path=None):
+    """Run `handler(connection)` for each connection; yields the address.
+
+    What a handler raises fails the test, except that its client went away.
+    """
+    listener = socket.socket(socket.AF_UNIX if path else family, socket.SOCK_STREAM)
+    listener.bind(path or ("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    listener.listen(64)
+    address = listener.getsockname()
+    threads, connections, errors = [], [], []
+    stopping = threading.Event()
+
+    def handle(connection):
+        with connection:
+            try:
+                handler(connection)
+            except (ConnectionError, BrokenPipeError, TimeoutError):
+                pass
+            except BaseException as exc:
+                if not stopping.is_set():
+                    errors.append(exc)
+
+    def accept():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            if stopping.is_set():
+                connection.close()
+                return
+            connections.append(connection)
+            thread = threading.Thread(target=handle, args=(connection,), daemon=True)
+            threads.append(thread)
+            thread.start()
+
+    acceptor = threading.Thread(target=accept, daemon=True)
+    acceptor.start()
+    try:
+        yield address
+    finally:
+        stopping.set()
+        for connection in connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        acceptor.join(5)
+        for thread in threads:
+            thread.join(5)
+    if errors:
+        raise errors[0]
+
+
+def echo(connection):
+    """Say hello, then repeat what is heard, until the other side has finished."""
+    connection.sendall(BANNER)
+    while data := connection.recv(65536):
+        connection.sendall(data)
+
+
+def read_exactly(connection, count):
+    """`count` bytes, or fewer at the end."""
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+def script(*exchanges):
+    """A handler that reads what is expected, or that many bytes, and answers, step by step.
+
+    At the end it waits until the client closes.
+    """
+
+    def handler(connection):
+        for expected, answer in exchanges:
+            count = expected if isinstance(expected, int) else len(expected)
+            heard = read_exactly(connection, count)
+            if not isinstance(expected, int):
+                assert heard == expected
+            connection.sendall(answer)
+        connection.recv(1)
+
+    return handler
+
+
+def unused_port():
+    """A port nobody listens on, at least for the next moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def open_descriptors():
+    """What descriptors this process has, as {number: what it is}."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def eventually(condition, timeout=5.0):
+    """Whether the condition becomes true; asked again and again, for what other threads finish."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        threading.Event().wait(0.005)
+    return True

@@ -1,0 +1,73 @@
+"""The architecture: imports point downwards only, floor 1 does no I/O, and importing stays cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HOUSE = Path(__file__).parent.parent / "socksy"
+FLOORS = [
+    ["errors", "hosts", "proxy", "bypass", "defaults"],
+    ["protocol"],
+    ["sockets", "aio", "names"],
+    ["patch", "tor", "adapters", "testing", "pysocks"],
+    ["cli", "demo", "__main__", ""],  # "" is the package itself, which re-exports
+]
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+NO_IO = {"socket", "ssl", "select", "selectors", "threading", "asyncio", "time", "logging"}
+MODULES = [path for path in sorted(HOUSE.rglob("*.py")) if path != HOUSE / "__init__.py"]
+
+
+def imports(path):
+    """The absolute names that a file imports, anywhere in it."""
+    here = ["socksy", *path.relative_to(HOUSE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*here[: len(here) + 1 - node.level], node.module or ""]).strip(".")
+            base = base if node.level else node.module
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def room_of(name):
+    """The room of an imported name of ours: what follows "socksy"."""
+    room = name.split(".")[1] if "." in name else ""
+    return room if (HOUSE / room).is_dir() or (HOUSE / f"{room}.py").exists() else ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+class TestHouse:
+    def test_imports_point_downwards_and_floor_3_rooms_do_not_know_each_other(self, path):
+        room = path.relative_to(HOUSE).parts[0].removesuffix(".py")
+        for name in imports(path):
+            if name.split(".")[0] == "socksy" and room_of(name) != room:
+                assert FLOOR_OF[room_of(name)] <= FLOOR_OF[room], f"{path} imports {name}"
+                assert (FLOOR_OF[room_of(name)], FLOOR_OF[room]) != (3, 3), f"{path}: {name}"
+
+    def test_every_room_has_a_floor(self, path):
+        assert path.relative_to(HOUSE).parts[0].removesuffix(".py") in FLOOR_OF
+
+    def test_protocols_do_no_io(self, path):
+        if path.parent.name == "protocol":
+            assert NO_IO.isdisjoint(name.split(".")[0] for name in imports(path))
+
+
+def test_floors_0_and_1_import_hardly_more_than_socket_does():
+    """Not even typing or re: what is rarely needed is imported where it is."""
+    script = f"""
+import contextvars, socket, sys, types
+before = set(sys.modules)
+package = sys.modules["socksy"] = types.ModuleType("socksy")  # without its __init__
+package.__path__ = [{str(HOUSE)!r}]
+import socksy.bypass, socksy.defaults, socksy.errors, socksy.hosts, socksy.proxy, socksy.protocol
+import socksy.protocol.datagram
+print(*sorted(n for n in set(sys.modules) - before if n.split(".")[0] != "socksy"))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert ran.stdout.split() == ["__future__"]
