@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 import socksy
+from socksy.sockets import pending as module
 from socksy.sockets.stream import SocksSocket
 
 from ..support import BANNER, echo, eventually, read_exactly, serving, unused_port
@@ -26,8 +27,9 @@ NAME = "only-the-proxy-knows.test"
 
 
 @pytest.fixture(autouse=True)
-def the_thread_ends():
-    """There is one thread while anything is pending, and soon none."""
+def the_thread_ends(monkeypatch):
+    """There is one thread while anything is pending, and soon none; here sooner than usual."""
+    monkeypatch.setattr(module, "_IDLE", 0.01)
     yield
     assert eventually(lambda: "socksy-negotiator" not in [t.name for t in threading.enumerate()])
 
@@ -288,8 +290,6 @@ def test_a_wrong_address_raises_at_once(server):
 
 def test_a_connect_nobody_waits_for_times_out(gate, monkeypatch):
     """After a long time; here it is shorter."""
-    from socksy.sockets import pending as module
-
     monkeypatch.setattr(module, "PATIENCE", 0.05)
     with pending(gate[0]) as sock:
         assert is_writable(sock, 5)

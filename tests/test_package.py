@@ -1,0 +1,73 @@
+"""The package as a whole: its names, its imports, its metadata."""
+
+import importlib.metadata
+import subprocess
+import sys
+import textwrap
+
+import socksy
+
+
+def loaded_by(code):
+    """The modules that this code loads beyond what `import socket` does."""
+    script = f"""
+    import socket, sys
+    before = set(sys.modules)
+    {code}
+    print(*sorted(set(sys.modules) - before))
+    """
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_every_public_name_exists_and_says_what_it_is():
+    """`__all__` is sorted, complete and documented."""
+    for name in socksy.__all__:
+        assert getattr(socksy, name).__doc__, name
+    errors = {
+        name
+        for name, value in vars(socksy).items()
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    assert errors <= set(socksy.__all__)
+
+
+def test_the_version_is_that_of_the_metadata():
+    """It is written down once."""
+    assert socksy.__version__ == importlib.metadata.version("socksy")
+
+
+def test_the_core_depends_on_idna_alone():
+    """Everything else is an extra."""
+    required = [
+        line for line in importlib.metadata.requires("socksy") or [] if "extra ==" not in line
+    ]
+    assert [line.split(">")[0] for line in required] == ["idna"]
+
+
+def test_the_import_is_light():
+    """Nothing beyond what the socket module loads, but contextvars and our own."""
+    others = {name for name in loaded_by("import socksy") if not name.startswith("socksy")}
+    assert others <= {"__future__", "contextvars", "_contextvars"}
+
+
+def test_an_ascii_name_loads_no_codec_and_nothing_heavy(socks_server):
+    """A whole connect, refused at its end, imports no asyncio, ssl, idna or encoding."""
+    code = f"""
+    import socksy
+    for timeout in (None, 5):
+        try:
+            socksy.create_connection(("a.test", 9), timeout, proxy={socks_server.url()!r})
+        except socksy.ProxyReplyError:
+            pass
+        else:
+            raise AssertionError
+    """
+    loaded = loaded_by(textwrap.dedent(code).strip().replace("\n", "\n    "))
+    others = {name for name in loaded if not name.startswith("socksy")}
+    assert others <= {"__future__", "contextvars", "_contextvars"}
