@@ -12,12 +12,17 @@ A name never matches an address rule: it is not looked up to find out.
 from __future__ import annotations
 
 from .errors import InvalidArgumentError, InvalidTargetError
-from .hosts import clean_host, pack_ip
+from .hosts import clean_host, pack_ip, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from ipaddress import IPv4Network, IPv6Network
+    from typing import TypeAlias
+
+    #: a name; or an address, and how many of its low bits do not matter
+    Rule: TypeAlias = "str | tuple[bytes, int]"
+
+_ALL = "*"
 
 
 class Bypass:
@@ -37,8 +42,12 @@ class Bypass:
 
     @classmethod
     def from_no_proxy(cls, text: str) -> Bypass:
-        """From the value of ``no_proxy``: rules parted by commas or blanks."""
-        return cls(text.replace(",", " ").split())
+        """From the value of ``no_proxy``: rules parted by commas or blanks.
+
+        What cannot be read is skipped, as curl and requests do: that variable is written for many
+        programs, and a rule too few goes through the proxy, never around it.
+        """
+        return cls(filter(_readable, text.replace(",", " ").split()))
 
     def matches(self, host: str, port: int | None = None) -> bool:
         """Whether this (clean) host goes around the proxy, on this port if one is known."""
@@ -47,15 +56,12 @@ class Bypass:
         for rule, rule_port in self._rules:
             if rule_port is not None and rule_port != port:
                 continue
-            if rule == "*":
+            if rule == _ALL:
                 return True
-            if isinstance(rule, bytes):
-                if rule == packed:
+            if packed is None:
+                if isinstance(rule, str) and (name == rule or name.endswith("." + rule)):
                     return True
-            elif isinstance(rule, str):
-                if packed is None and (name == rule or name.endswith("." + rule)):
-                    return True
-            elif packed is not None and _contains(rule, packed):
+            elif not isinstance(rule, str) and _prefix(packed, rule[1]) == rule:
                 return True
         return False
 
@@ -63,29 +69,41 @@ class Bypass:
         return f"Bypass({list(self.rules)!r})"
 
 
-def _contains(network: IPv4Network | IPv6Network, packed: bytes) -> bool:
-    return len(packed) * 8 == network.max_prefixlen and int.from_bytes(packed, "big") & int(
-        network.netmask
-    ) == int(network.network_address)
+def _prefix(packed: bytes, low_bits: int) -> tuple[bytes, int]:
+    """An address without its low bits, and how many they were."""
+    number = int.from_bytes(packed, "big") >> low_bits << low_bits
+    return number.to_bytes(len(packed), "big"), low_bits
 
 
-def _compile(rule: str) -> tuple[str | bytes | IPv4Network | IPv6Network, int | None]:
+def _readable(rule: str) -> bool:
+    try:
+        _compile(rule)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
+def _compile(rule: str) -> tuple[Rule, int | None]:
     text, port = _split_port(rule)
-    if "/" in text:
-        import ipaddress
-
-        try:
-            return ipaddress.ip_network(text, strict=False), port
-        except ValueError:
-            raise InvalidArgumentError(f"bypass rule {rule!r} is no network") from None
-    text = text.removeprefix("*.").lstrip(".") if text != "*" else text
-    if text == "*":
+    if text == _ALL:
         return text, port
+    text, slash, length = text.removeprefix("*.").lstrip(".").partition("/")
+    if text.startswith("[") and length.endswith("]"):
+        text, length = text[1:], length[:-1]
     try:
         host = clean_host(text)
     except InvalidTargetError as exc:
         raise InvalidArgumentError(f"bypass rule {rule!r}: {exc}") from None
-    return pack_ip(host.partition("%")[0]) or host.lower().rstrip("."), port
+    packed = pack_ip(host.partition("%")[0])
+    if packed is None:
+        if slash:
+            raise InvalidArgumentError(f"bypass rule {rule!r} is no network")
+        return host.lower().rstrip("."), port
+    bits = len(packed) * 8
+    kept = parse_port(length) if slash else bits
+    if kept is None or kept > bits:
+        raise InvalidArgumentError(f"bypass rule {rule!r} is no network")
+    return _prefix(packed, bits - kept), port
 
 
 def _split_port(rule: str) -> tuple[str, int | None]:
@@ -93,9 +111,10 @@ def _split_port(rule: str) -> tuple[str, int | None]:
     # a bare IPv6 address has colons of its own; only brackets or a single colon part a port
     if not colon or (":" in host and not host.endswith("]")):
         return rule, None
-    if not (text.isascii() and text.isdecimal() and int(text[:6]) < 65536):
+    port = parse_port(text)
+    if port is None:
         raise InvalidArgumentError(f"bypass rule {rule!r} has a wrong port")
-    return host, int(text)
+    return host, port
 
 
 #: what a patched program reaches directly unless told otherwise

@@ -1,8 +1,8 @@
 """The default proxy: one for the process, and another for a block, a thread or a task.
 
-`using()` sets a `ContextVar`, so two threads or two asyncio tasks can differ; below it lies the value
-of the whole process. A socket takes the default when it is made, or, if there was none then, when it
-connects: whichever order a program has, a default that was set is never forgotten.
+`using()` sets a `ContextVar`, so two threads or two asyncio tasks can differ; below it lies the
+value of the whole process. A socket takes the default when it is made, or, if there was none then,
+when it connects: whichever order a program has, a default that was set is never forgotten.
 """
 
 from __future__ import annotations
@@ -70,5 +70,5 @@ class using:  # noqa: N801 - used like a function, `with socksy.using(...):`
         traceback: TracebackType | None,
     ) -> None:
         here = _here.get()
-        assert here is not None
-        _here.set(here[1])
+        if here is not None:  # None: left in another context than entered, as async fixtures do
+            _here.set(here[1])

@@ -4,10 +4,10 @@ All of them are `OSError`s that also derive from the builtin which existing code
 already catches, so ``except ConnectionRefusedError`` works through a proxy too::
 
     ProxyError (OSError)
-    |-- ProxyConnectionError (ConnectionError)        the proxy, or a hop of a chain, cannot be reached
+    |-- ProxyConnectionError (ConnectionError)        the proxy, or a chain's hop, is not reached
     |-- ProxyTimeoutError (TimeoutError)              the deadline passed; .phase says where
     |-- ProxyAuthenticationError (PermissionError)    login refused, or no acceptable method
-    |-- ProxyProtocolError                            not SOCKS, truncated, or closed early; .hint guesses why
+    |-- ProxyProtocolError                            not SOCKS, or closed early; .hint guesses why
     |-- ProxyUnsupportedError                         this proxy or protocol cannot do this
     `-- ProxyReplyError                               the proxy said no: .code, .reply
         |-- TargetRefusedError (ConnectionRefusedError)
@@ -176,7 +176,7 @@ class TargetRefusedError(ProxyReplyError, ConnectionRefusedError):
 
 
 class NotAllowedError(ProxyReplyError, PermissionError):
-    """The proxy's rules, or the onion service's, do not let us (SOCKS5 02, SOCKS4 5c/5d, F4, F5)."""
+    """The rules of the proxy, or of the onion service, forbid it (SOCKS5 02, F4, F5; SOCKS4 5c)."""
 
 
 class HostUnreachableError(ProxyReplyError):
@@ -329,16 +329,20 @@ _REPLIES: dict[str, dict[int, tuple[type[ProxyReplyError], int, str, str | None]
 def reply_name(protocol: str, code: int) -> str:
     """The name of a reply code of "SOCKS4", "SOCKS5" or "HTTP"; an unknown one keeps its number."""
     row = _REPLIES[protocol].get(code)
-    return f"unknown reply {code:#04x}" if row is None else row[2]
+    return f"unknown reply {_written(protocol, code)}" if row is None else row[2]
 
 
-def reply_error(protocol: str, code: int) -> ProxyReplyError:
+def _written(protocol: str, code: int) -> str:
+    return str(code) if protocol == "HTTP" else f"{code:02x}"
+
+
+def reply_error(protocol: str, code: int, phase: str = "the reply") -> ProxyReplyError:
     """The error for a reply that is not a success; an unknown code never crashes."""
     kind, number, name, hint = _REPLIES[protocol].get(
         code, (ProxyReplyError, errno.EIO, reply_name(protocol, code), None)
     )
-    written = str(code) if protocol == "HTTP" else f"{code:02x}"
-    error = kind(number, f"{name} ({protocol} reply {written})", phase="the reply", hint=hint)
+    message = f"{name} ({protocol} reply {_written(protocol, code)})"
+    error = kind(number, message, phase=phase, hint=hint)
     error.code = code
     error.reply = name
     error.protocol = protocol

@@ -1,11 +1,16 @@
 """What a host is: an address literal, or a name; as text that is safe to send.
 
 Every host of a proxy or a target comes through here, whatever its type, before anything else looks
-at it. ASCII names pass untouched (underscores, trailing dots, upper case); others become A-labels by
-UTS 46 (`idna`, imported only then).
+at it. ASCII names pass untouched (underscores, trailing dots, upper case); of others, the labels
+that are not ASCII become A-labels by UTS 46 (`idna`, imported only then).
+
+The errors do not repeat the text: of a badly written proxy URL it may hold the password.
 """
 
 from __future__ import annotations
+
+# Not I/O: how the operating system writes addresses. `ipaddress` takes milliseconds to import.
+from socket import AF_INET6, inet_ntop, inet_pton
 
 from .errors import InvalidTargetError
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_NAME = 255  # bytes: SOCKS5 counts them in one octet (RFC 1928, section 5)
 
+_IPV4_MAPPED = bytes(10) + b"\xff\xff"  # how such an IPv6 address begins (RFC 4291, 2.5.5.2)
 # What can end a field early, or would mean something else in a URL or an HTTP request line.
 _FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset('"#%/:<>?@[\\]^`{|}\x7f')
 
@@ -67,7 +73,7 @@ def _as_text(host: bytes | bytearray | IPv4Address | IPv6Address) -> str:
 def _clean_ipv6(text: str) -> str:
     address, percent, zone = text.partition("%")
     if pack_ip(address) is None or (percent and (not zone or not _FORBIDDEN.isdisjoint(zone))):
-        raise InvalidTargetError(f"{text[:MAX_NAME]!r} is neither a name nor an IPv6 address")
+        raise InvalidTargetError("the host has a colon, but is no IPv6 address; a port goes apart")
     return text
 
 
@@ -75,14 +81,19 @@ def to_ascii(name: str) -> str:
     """A name with other than ASCII letters as A-labels: UTS 46 mapping, non-transitional.
 
     This is what browsers and requests send; the standard library's 2003 codec maps some names to
-    other hosts (``faß.de``).
+    other hosts (``faß.de``). ASCII labels stay as they are: IDNA would refuse their underscores.
     """
+    if len(name) > MAX_NAME:  # which no encoding makes shorter, but some take their time
+        raise InvalidTargetError(f"the host name has {len(name)} characters; 255 bytes are allowed")
     import idna
 
     try:
-        return idna.encode(name, uts46=True).decode("ascii")
+        labels = idna.uts46_remap(name, std3_rules=False).split(".")
+        return ".".join(
+            label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels
+        )
     except idna.IDNAError as exc:
-        raise InvalidTargetError(f"the host name is not a valid international name: {exc}") from exc
+        raise InvalidTargetError("the host name is not a valid international name") from exc
 
 
 def pack_ip(text: str) -> bytes | None:
@@ -92,14 +103,11 @@ def pack_ip(text: str) -> bytes | None:
     names: what they mean is up to whoever resolves them.
     """
     if ":" in text:
-        import ipaddress
-
         try:
-            address = ipaddress.IPv6Address(text)
-        except ValueError:
+            packed = inet_pton(AF_INET6, text.partition("%")[0])
+        except (OSError, ValueError):
             return None
-        mapped = address.ipv4_mapped
-        return address.packed if mapped is None else mapped.packed
+        return packed.removeprefix(_IPV4_MAPPED)
     parts = text.split(".")
     if len(parts) != 4:
         return None
@@ -108,16 +116,25 @@ def pack_ip(text: str) -> bytes | None:
     except ValueError:
         return None
     # int() is laxer than a dotted quad: signs, spaces, "_", leading zeros, other digits
-    return packed if "%d.%d.%d.%d" % tuple(packed) == text else None
+    a, b, c, d = packed
+    return packed if f"{a}.{b}.{c}.{d}" == text else None
 
 
 def unpack_ip(packed: bytes) -> str:
-    """The text of 4 or 16 address bytes."""
+    """The text of 4 or 16 address bytes; an IPv4-mapped address is the IPv4 address it is."""
+    packed = packed.removeprefix(_IPV4_MAPPED)
     if len(packed) == 4:
-        return "%d.%d.%d.%d" % tuple(packed)
-    import ipaddress
+        a, b, c, d = packed
+        return f"{a}.{b}.{c}.{d}"
+    return inet_ntop(AF_INET6, packed)
 
-    return str(ipaddress.IPv6Address(packed))
+
+def parse_port(text: str) -> int | None:
+    """A port as written in a URL or a rule: up to five ASCII digits, at most 65535; else None."""
+    if len(text) > 5 or not (text.isascii() and text.isdecimal()):
+        return None
+    port = int(text)
+    return port if port < 65536 else None
 
 
 def is_onion(host: str) -> bool:

@@ -10,7 +10,7 @@ import os
 
 from .bypass import Bypass
 from .errors import InvalidProxyError, InvalidTargetError
-from .hosts import clean_host
+from .hosts import clean_host, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ _DEFAULT_PORTS = {HTTP: 8080}
 _DEFAULT_PORT = 1080  # IANA: socks
 _MAX_LOGIN = 255  # bytes: RFC 1929 counts each in one octet
 _HIDDEN = "***:***@"
+_WRONG_PORT = "a proxy's port is a number from 1 to 65535"
 
 
 class Proxy:
@@ -46,7 +47,7 @@ class Proxy:
         port: 1 to 65535; by default 1080, for ``http`` 8080.
         username, password: str (sent as UTF-8). SOCKS5: 1 to 255 bytes for the name, 0 to 255 for
             the password (RFC 1929). SOCKS4: the user id only. HTTP: Basic (RFC 7617).
-        path: a Unix socket to connect to instead of host and port.
+        path: of a Unix socket to connect to instead of host and port; absolute.
         require_auth: refuse a SOCKS5 server that picks "no authentication" although credentials
             were given; without it many servers silently never look at them.
         allow_empty_username: send an empty user name, which RFC 1929 forbids and Tor accepts.
@@ -89,21 +90,21 @@ class Proxy:
         require_auth: bool = False,
         allow_empty_username: bool = False,
     ) -> None:
+        if not isinstance(scheme, str):
+            raise TypeError(f"a scheme is a str, not {type(scheme).__name__}")
         scheme = _ALIASES.get(scheme.lower(), scheme.lower())
         if scheme not in SCHEMES:
-            raise InvalidProxyError(
-                f"unknown proxy scheme {scheme!r}: use one of {', '.join((*SCHEMES, *_ALIASES))}"
-            )
-        try:
-            host = clean_host(host)
-        except InvalidTargetError as exc:
-            raise InvalidProxyError(f"the proxy's host is wrong: {exc}") from None
+            # "user:secret" is no scheme either, and not for others to read
+            named = f" {scheme!r}" if scheme.isalnum() else ""
+            known = ", ".join((*SCHEMES, *_ALIASES))
+            raise InvalidProxyError(f"unknown proxy scheme{named}: use one of {known}")
+        host = _clean_proxy_host(host)
         if port is None:
             port = _DEFAULT_PORTS.get(scheme, _DEFAULT_PORT)
-        if not isinstance(port, int) or not 0 < port < 65536:
-            raise InvalidProxyError("a proxy's port is a number from 1 to 65535")
-        if path is not None and (not path or "\0" in path):
-            raise InvalidProxyError("the path of the proxy's Unix socket is empty or contains NUL")
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
+            raise InvalidProxyError(_WRONG_PORT)
+        if path is not None:
+            _check_path(path)
         if username is None and password is not None:
             username = ""
         _check_login(scheme, username, password, allow_empty_username)
@@ -197,7 +198,7 @@ class Proxy:
         """
         env = os.environ if environ is None else environ
         if host is not None:
-            no_proxy = env.get("no_proxy", env.get("NO_PROXY", ""))
+            no_proxy = env.get("no_proxy") or env.get("NO_PROXY", "")
             if no_proxy and Bypass.from_no_proxy(no_proxy).matches(clean_host(host), port):
                 return None
         names = ["socks_proxy", "all_proxy"]
@@ -259,7 +260,8 @@ class Proxy:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Proxy cannot be changed; use replace({name}=...)")
 
-    __delattr__ = None  # type: ignore[assignment]  # the same for deletion
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Proxy cannot be changed; use replace({name}=...)")
 
     def __reduce__(self) -> tuple[Any, ...]:
         port = None if self.path is not None else self.port
@@ -287,6 +289,8 @@ def _check_login(
 ) -> None:
     if username is None:
         return
+    user_length = _encoded_length("user name", username)
+    password_length = _encoded_length("password", password or "")
     if scheme == HTTP:
         if ":" in username:
             raise InvalidProxyError("a user name for an HTTP proxy cannot contain a colon")
@@ -300,10 +304,40 @@ def _check_login(
             raise InvalidProxyError("a SOCKS4 user id cannot contain NUL, which ends it")
     elif not username and not allow_empty_username:
         raise InvalidProxyError("the user name is empty; SOCKS5 wants 1 to 255 bytes")
-    for what, text in (("user name", username), ("password", password or "")):
-        length = len(encode_login(text))
+    for what, length in (("user name", user_length), ("password", password_length)):
         if length > _MAX_LOGIN:
             raise InvalidProxyError(f"the {what} has {length} bytes; {version} takes {_MAX_LOGIN}")
+
+
+def _encoded_length(what: str, text: str) -> int:
+    if not isinstance(text, str):
+        raise TypeError(f"a {what} is a str, not {type(text).__name__}")
+    if not _is_sendable(text):
+        raise InvalidProxyError(f"the {what} cannot be encoded")
+    return len(encode_login(text))
+
+
+def _is_sendable(text: str) -> bool:
+    # Asked, so that what is raised does not drag the UnicodeError along: that holds the text.
+    try:
+        encode_login(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _clean_proxy_host(host: Host) -> str:
+    try:
+        return clean_host(host)
+    except InvalidTargetError as exc:
+        reason = str(exc)
+    # Outside the handler for the same reason.
+    raise InvalidProxyError(f"the proxy's host is wrong: {reason}")
+
+
+def _check_path(path: str) -> None:
+    if len(path) < 2 or not path.startswith("/") or "\0" in path or not _is_sendable(path):
+        raise InvalidProxyError("the path of a proxy's Unix socket is absolute, without NUL")
 
 
 def encode_login(text: str) -> bytes:
@@ -339,9 +373,10 @@ def _split_host_port(place: str) -> tuple[str, int | None]:
             raise InvalidProxyError("an IPv6 address in a proxy URL wants brackets: [::1]")
     if not text:
         return host, None
-    if not (text.isascii() and text.isdecimal() and 0 < int(text[:6]) < 65536):
-        raise InvalidProxyError("a proxy's port is a number from 1 to 65535")
-    return host, int(text)
+    port = parse_port(text)
+    if port is None:
+        raise InvalidProxyError(_WRONG_PORT)
+    return host, port
 
 
 def as_route(proxy: ProxyLike) -> Route:
@@ -353,20 +388,23 @@ def as_route(proxy: ProxyLike) -> Route:
     """
     if proxy is None or callable(proxy):
         return proxy
-    if isinstance(proxy, Proxy):
-        return (proxy,)
-    if isinstance(proxy, str):
-        return (Proxy.from_url(proxy),)
     if not isinstance(proxy, (list, tuple)):
-        raise TypeError(
-            f"a proxy is a URL, a Proxy, a list of them or a callable, not {type(proxy).__name__}"
-        )
-    chain = tuple(hop if isinstance(hop, Proxy) else Proxy.from_url(hop) for hop in proxy)
+        return (_as_hop(proxy),)
+    chain = tuple(map(_as_hop, proxy))
     if not chain:
         raise InvalidProxyError("a chain needs at least one proxy")
     if any(hop.path is not None for hop in chain[1:]):
         raise InvalidProxyError("only the nearest proxy of a chain can be a Unix socket")
     return chain
+
+
+def _as_hop(proxy: object) -> Proxy:
+    if isinstance(proxy, Proxy):
+        return proxy
+    if isinstance(proxy, str):
+        return Proxy.from_url(proxy)
+    kind = type(proxy).__name__
+    raise TypeError(f"a proxy is a URL, a Proxy, a list of these or a callable, not {kind}")
 
 
 def choose(route: Route, host: str, port: int) -> Chain | None:

@@ -3,7 +3,7 @@
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from socksy.bypass import LOOPBACK, Bypass
@@ -47,7 +47,9 @@ def test_a_rule_matches(rule, around, through):
 
 @pytest.mark.parametrize(("rule", "around", "through"), RULES)
 def test_a_rule_matches_on_its_port_only(rule, around, through):
-    bypass = Bypass([f"[{rule}]:8080" if rule.count(":") > 1 and rule[0] != "[" else f"{rule}:8080"])
+    bypass = Bypass(
+        [f"[{rule}]:8080" if rule.count(":") > 1 and rule[0] != "[" else f"{rule}:8080"]
+    )
     for host in around:
         assert bypass.matches(host, 8080)
         assert not bypass.matches(host, 80)
@@ -129,11 +131,13 @@ class TestFromNoProxy:
 
         assert bypass.rules == ("::1", "example.com")
 
+    @settings(deadline=None)
     @given(st.text())
     def test_any_text_is_some_rules(self, text):
         Bypass.from_no_proxy(text).matches("example.com", 80)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4), st.integers(0, 32), st.ip_addresses(v=4))
 def test_networks_are_those_of_ipaddress(address, prefix, other):
     import ipaddress
@@ -146,7 +150,15 @@ def test_networks_are_those_of_ipaddress(address, prefix, other):
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST.", "www.localhost", "127.0.0.1", "127.255.0.3", "::1", "::ffff:127.1.2.3"],
+    [
+        "localhost",
+        "LOCALHOST.",
+        "www.localhost",
+        "127.0.0.1",
+        "127.255.0.3",
+        "::1",
+        "::ffff:127.1.2.3",
+    ],
 )
 def test_loopback_is_what_never_leaves_this_machine(host):
     assert LOOPBACK.matches(host, 80)

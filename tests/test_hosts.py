@@ -192,7 +192,7 @@ def test_any_text_is_a_host_or_an_error_of_ours(text):
         ("64:ff9b::192.0.2.1", b"\x00\x64\xff\x9b" + bytes(8) + b"\xc0\x00\x02\x01"),
         ("::ffff:192.0.2.1", b"\xc0\x00\x02\x01"),  # trap 23
         ("::192.0.2.1", bytes(12) + b"\xc0\x00\x02\x01"),
-        ("fe80::1%eth0", b"\xfe\x80" + bytes(13) + b"\x01"),
+        ("fe80::1%eth0", b"\xfe\x80" + bytes(13) + b"\x01"),  # the zone is this machine's
     ],
 )
 def test_a_literal_is_packed(text, packed):
@@ -223,6 +223,9 @@ def test_a_literal_is_packed(text, packed):
         "example.com",
         ":",
         "::g",
+        "::1\0",
+        "::1\ud800",
+        "::1 ",
         "1.2.3.4:80",
     ],
 )
@@ -230,6 +233,18 @@ def test_anything_else_is_a_name(text):
     assert pack_ip(text) is None
 
 
+@settings(deadline=None)
+@given(st.text("0123456789abcdefABCDEFg:.%", max_size=45) | st.ip_addresses().map(str))
+def test_literals_are_those_of_ipaddress(text):
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0] if ":" in text else text)
+    except ValueError:
+        assert pack_ip(text) is None
+    else:
+        assert pack_ip(text) == (getattr(address, "ipv4_mapped", None) or address).packed
+
+
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_any_address_comes_back(address):
     text = unpack_ip(address.packed)
@@ -239,6 +254,7 @@ def test_any_address_comes_back(address):
     assert unpack_ip(pack_ip(str(address))) == text
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16).map(lambda data: bytes(10) + b"\xff\xff" + data[:4]))
 def test_an_ipv4_mapped_address_is_the_ipv4_address(packed):
     assert unpack_ip(packed) == str(ipaddress.IPv4Address(packed[12:]))

@@ -1,4 +1,4 @@
-"""The architecture: imports point downwards only, floor 1 does no I/O, and importing stays cheap."""
+"""The architecture: imports point downwards, floor 1 does no I/O, and importing stays cheap."""
 
 import ast
 import subprocess

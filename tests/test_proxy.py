@@ -411,7 +411,13 @@ class TestValue:
 
     @pytest.mark.parametrize(
         ("scheme", "remote"),
-        [("socks4", False), ("socks5", False), ("socks4a", True), ("socks5h", True), ("http", True)],
+        [
+            ("socks4", False),
+            ("socks5", False),
+            ("socks4a", True),
+            ("socks5h", True),
+            ("http", True),
+        ],
     )
     def test_its_scheme_says_who_resolves_names(self, scheme, remote):
         assert Proxy(scheme).remote_dns == remote
@@ -448,7 +454,11 @@ class TestFromEnviron:
             ("https", {"http_proxy": "http://a", "socks_proxy": "http://b"}, "b"),
             ("http", {"HTTP_PROXY": "http://a"}, "a"),
             # in a CGI program that variable is the request header "Proxy"
-            ("http", {"HTTP_PROXY": "http://a", "all_proxy": "http://b", "REQUEST_METHOD": "GET"}, "b"),
+            (
+                "http",
+                {"HTTP_PROXY": "http://a", "all_proxy": "http://b", "REQUEST_METHOD": "GET"},
+                "b",
+            ),
             ("http", {"http_proxy": "http://a", "REQUEST_METHOD": "GET"}, "a"),
         ],
     )
@@ -479,7 +489,7 @@ class TestFromEnviron:
         assert (Proxy.from_environ("https", host, port, environ=environ) is None) == direct
 
     def test_a_wrong_value_names_its_variable_and_no_credential(self):
-        with pytest.raises(InvalidProxyError, match="^ALL_PROXY: ") as caught:
+        with pytest.raises(InvalidProxyError, match=r"^ALL_PROXY: ") as caught:
             Proxy.from_environ(environ={"ALL_PROXY": "alice:sesame@a:b"})
 
         assert "alice" not in str(caught.value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 from ..errors import InvalidPortError, InvalidTargetError
 from ..hosts import clean_host, pack_ip, unpack_ip
 from .codes import AddressType
@@ -23,6 +25,8 @@ def clean_target(host: Host, port: int, lowest_port: int = 1) -> Address:
         InvalidPortError: the port is not from `lowest_port` to 65535.
         TypeError: of another type.
     """
+    if port.__class__ is not int:
+        port = index(port)
     host = clean_host(host)
     if "%" in host:
         raise InvalidTargetError(f"{host!r} has a zone, which only this machine understands")

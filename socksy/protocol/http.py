@@ -12,6 +12,7 @@ from ..errors import (
     ProxyUnsupportedError,
     reply_error,
 )
+from ..hosts import pack_ip, parse_port, unpack_ip
 from .codes import Command
 from .request import Request
 from .steps import HTTP_ANSWER, Step, unexpected
@@ -40,6 +41,9 @@ def handshake(
         raise ProxyUnsupportedError(
             message="an HTTP proxy does CONNECT only", hint="Use a SOCKS5 proxy: socks5h://"
         )
+    packed = pack_ip(host)
+    if packed is not None:  # an IPv4-mapped address goes as IPv4
+        host = unpack_ip(packed)
     place = (f"[{host}]" if ":" in host else host).encode("ascii") + b":%d" % port
     message = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
     if login is not None:
@@ -56,23 +60,24 @@ def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:
     if status < 300:
         return "0.0.0.0", 0
     if status == 407:
+        verdict = "refused the login" if has_login else "wants a login"
         raise ProxyAuthenticationError(
-            message="the HTTP proxy refused the login" if has_login else "the HTTP proxy wants a login",
+            message=f"the HTTP proxy {verdict}",
             phase=HTTP_ANSWER,
             hint=None if has_login else "Give user and password: http://user:password@host",
         )
-    raise reply_error("HTTP", status)
+    raise reply_error("HTTP", status, HTTP_ANSWER)
 
 
 def _read_head(message: bytes, awaiting: str, enough: Callable[[bytes], bool]) -> Handshake[bytes]:
     """Exactly up to the blank line, or to where `enough` knows all there is to know."""
     head = b""
     while len(head) < _MAX_HEAD:
-        seen = yield Step(message, _PIECE, awaiting, 1, True)
+        seen = yield Step(message, _PIECE, awaiting, 1, True, len(head))
         message = b""
         end = _end_of_head(head, seen)
-        head += yield Step(b"", end, awaiting)
-        if head.endswith((b"\n\r\n", b"\n\n")) or enough(head):
+        head += yield Step(b"", end, awaiting, already=len(head))
+        if enough(head) or head.endswith((b"\n\r\n", b"\n\n")):
             return head
     raise ProxyProtocolError(message="the HTTP head has no end", phase=awaiting)
 
@@ -91,8 +96,10 @@ def _end_of_head(before: bytes, seen: bytes) -> int:
 
 def _judge(head: bytes) -> bool:
     """Whether a refusal is in; raises at once if this is no HTTP."""
-    if not head.startswith(_PREFIX[: len(head)]):
+    if head[0] != _PREFIX[0]:
         raise unexpected(head[0], "HTTP", HTTP_ANSWER)
+    if not head.startswith(_PREFIX[: len(head)]):
+        raise ProxyProtocolError(message="the answer is not HTTP/1", phase=HTTP_ANSWER)
     return b"\n" in head and _status(head) >= 300
 
 
@@ -112,17 +119,18 @@ def _base64(data: bytes) -> bytes:
 def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
     """Read a client's CONNECT; `head` is its first two bytes."""
     head += yield from _read_head(b"", "the request", lambda head: False)
-    first, *lines = head.decode("latin-1").splitlines()
+    first, *lines = head.decode("latin-1").split("\n")
     method, _, rest = first.partition(" ")
     place, _, version = rest.partition(" ")
-    host, _, port = place.rpartition(":")
+    host, _, port_text = place.rpartition(":")
+    port = parse_port(port_text)
     if not version.startswith("HTTP/1."):
         yield Step(reply(400), 0, HTTP_ANSWER)
         raise ProxyProtocolError(message="the client's request is not HTTP/1")
     if method != "CONNECT":
         yield Step(reply(501), 0, HTTP_ANSWER)
         raise ProxyProtocolError(message="the client's request is not a CONNECT")
-    if not host or not port.isdecimal() or not 0 < int(port[:6]) < 65536:
+    if not host or not port:
         yield Step(reply(400), 0, HTTP_ANSWER)
         raise ProxyProtocolError(message="the client's CONNECT has no host and port")
     username = None
@@ -131,11 +139,11 @@ def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
         if username is None:
             yield Step(reply(407), 0, HTTP_ANSWER)
             raise ProxyAuthenticationError(message="the client's user name or password is wrong")
-    return Request("HTTP", Command.CONNECT, host.strip("[]"), int(port), username=username)
+    return Request("HTTP", Command.CONNECT, host.strip("[]"), port, username=username)
 
 
 def _check_basic(lines: list[str], check: Check) -> str | None:
-    from binascii import Error, a2b_base64
+    from binascii import a2b_base64
 
     for line in lines:
         name, _, value = line.partition(":")
@@ -143,7 +151,7 @@ def _check_basic(lines: list[str], check: Check) -> str | None:
         if name.lower() == "proxy-authorization" and scheme.lower() == "basic":
             try:
                 username, _, password = a2b_base64(secret).partition(b":")
-            except Error:
+            except ValueError:
                 return None
             return username.decode("utf-8", "replace") if check(username, password) else None
     return None
@@ -168,4 +176,3 @@ def reply(code: int) -> bytes:
     if code >= 300:
         head += "Content-Length: 0\r\nConnection: close\r\n"
     return (head + "\r\n").encode("ascii")
-

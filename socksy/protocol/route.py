@@ -1,4 +1,4 @@
-"""The handshake of a whole chain: the same generators again, each through the tunnel of the last."""
+"""The handshake of a whole chain: the same generators, each through the tunnel of the last."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .codes import Command
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
     from typing import TypeAlias
 
     from .steps import Address, Handshake
@@ -28,48 +28,43 @@ def tunnel(legs: tuple[Leg, ...], command: int = _CONNECT) -> Handshake[Address]
     What the arguments rule out is raised here, before anything is sent.
     """
     last = len(legs) - 1
-    handshakes = [
-        _handshake(proxy, command if number == last else _CONNECT, host, port)
-        for number, (proxy, host, port) in enumerate(legs)
-    ]
-    return _walk(legs, iter(handshakes))
+    handshakes = []
+    for number, leg in enumerate(legs):
+        try:
+            handshakes.append(_handshake(leg, command if number == last else _CONNECT))
+        except ProxyError as error:
+            name_the_leg(error, legs, number)
+            raise
+    return _walk(legs, handshakes)
 
 
 def bind_peer(legs: tuple[Leg, ...]) -> Handshake[Address]:
     """The second reply to a BIND that `tunnel` has asked for: who has connected."""
     module = socks5 if legs[-1][0].scheme in (SOCKS5, SOCKS5H) else socks4
-    return _walk(legs[-1:], iter([module.second_reply()]))
+    return _walk(legs, [module.second_reply()], len(legs) - 1)
 
 
-def _handshake(proxy: Proxy, command: int, host: str, port: int) -> Handshake[Address]:
+def _handshake(leg: Leg, command: int) -> Handshake[Address]:
+    proxy, host, port = leg
     scheme = proxy.scheme
     login = None
     if proxy.username is not None:
         login = encode_login(proxy.username), encode_login(proxy.password or "")
-    try:
-        if scheme in (SOCKS5, SOCKS5H):
-            return socks5.handshake(
-                command, host, port, login=login, require_auth=proxy.require_auth
-            )
-        if scheme == HTTP:
-            return http.handshake(command, host, port, login=login)
-        return socks4.handshake(
-            command,
-            host,
-            port,
-            user_id=b"" if login is None else login[0],
-            remote_dns=scheme == SOCKS4A,
-        )
-    except ProxyError as error:
-        error.proxy, error.target = str(proxy), (host, port)
-        raise
+    if scheme in (SOCKS5, SOCKS5H):
+        return socks5.handshake(command, host, port, login=login, require_auth=proxy.require_auth)
+    if scheme == HTTP:
+        return http.handshake(command, host, port, login=login)
+    user_id = b"" if login is None else login[0]
+    return socks4.handshake(command, host, port, user_id=user_id, remote_dns=scheme == SOCKS4A)
 
 
-def _walk(legs: tuple[Leg, ...], handshakes: Iterator[Handshake[Address]]) -> Handshake[Address]:
+def _walk(
+    legs: tuple[Leg, ...], handshakes: Iterable[Handshake[Address]], first: int = 0
+) -> Handshake[Address]:
     bound = "0.0.0.0", 0
-    for number, leg in enumerate(legs):
+    for number, handshake in enumerate(handshakes, first):
         try:
-            bound = yield from next(handshakes)
+            bound = yield from handshake
         except ProxyError as error:
             name_the_leg(error, legs, number)
             if number + 1 < len(legs) and isinstance(error, ProxyReplyError):

@@ -68,9 +68,9 @@ def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
     if answer[0] not in (0, 4):
         raise unexpected(answer[0], "SOCKS4", awaiting)
     if answer[1] != _GRANTED:
-        raise reply_error("SOCKS4", answer[1])
+        raise reply_error("SOCKS4", answer[1], awaiting)
     if len(answer) < 8:
-        answer += yield Step(b"", 8 - len(answer), awaiting)
+        answer += yield Step(b"", 8 - len(answer), awaiting, already=len(answer))
     return unpack_ip(answer[4:8]), answer[2] << 8 | answer[3]
 
 

@@ -33,7 +33,7 @@ _SHORTEST_REPLY = 7
 _GREETING = Step(b"\5\1\0", 2, METHOD_CHOICE)
 _GREETING_WITH_LOGIN = Step(b"\5\2\0\2", 2, METHOD_CHOICE)
 _GREETING_LOGIN_ONLY = Step(b"\5\1\2", 2, METHOD_CHOICE)
-_REST_OF_IPV4 = Step(b"", 10 - _SHORTEST_REPLY, REPLY)
+_REST_OF_IPV4 = Step(b"", 10 - _SHORTEST_REPLY, REPLY, already=_SHORTEST_REPLY)
 
 
 def handshake(
@@ -116,11 +116,12 @@ def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
         raise unexpected(answer[0], "SOCKS5", awaiting)
     if answer[1] != 0:
         # Judged by two bytes: some servers send no more, and then do not even close.
-        raise reply_error("SOCKS5", answer[1])
+        raise reply_error("SOCKS5", answer[1], awaiting)
     if len(answer) < _SHORTEST_REPLY:
-        answer += yield Step(b"", _SHORTEST_REPLY - len(answer), awaiting)
+        rest = _SHORTEST_REPLY - len(answer)
+        answer += yield Step(b"", rest, awaiting, already=len(answer))
     atyp = answer[3]
-    if atyp == 1:
+    if atyp == 1 and awaiting == REPLY:
         answer += yield _REST_OF_IPV4
     else:
         length = address_length(atyp, answer[4])
@@ -129,7 +130,8 @@ def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
                 message=f"the reply has an unknown address type {atyp:#04x}", phase=awaiting
             )
         if 4 + length > _SHORTEST_REPLY:
-            answer += yield Step(b"", 4 + length - _SHORTEST_REPLY, awaiting)
+            rest = 4 + length - _SHORTEST_REPLY
+            answer += yield Step(b"", rest, awaiting, already=_SHORTEST_REPLY)
     return unpack_address(atyp, answer[4:])
 
 

@@ -2,9 +2,9 @@
 
 Two rules:
 
-* A SOCKS handshake is strictly say, then hear. So each one is a generator: it yields a `Step` (bytes
-  to send, then how many must come back) and is sent exactly the bytes that came. It returns what was
-  agreed, or raises one of our errors. No I/O, no clock, no DNS, no logging in here.
+* A SOCKS handshake is strictly say, then hear. So each one is a generator: it yields a `Step`
+  (bytes to send, then how many must come back) and is sent exactly the bytes that came. It returns
+  what was agreed, or raises one of our errors. No I/O, no clock, no DNS, no logging in here.
 * No step asks for more than the message at hand holds. What lies behind a reply belongs to the
   application.
 
@@ -16,9 +16,9 @@ A driver is therefore a loop of six lines::
         data = receive between step.enough and step.need bytes
         step = handshake.send(data)          # StopIteration.value is the result
 
-and what goes wrong outside (end of file, deadline) is thrown into the generator, so that whoever wraps
-it can say which proxy and which hop. `Pump` is that loop turned inside out, for drivers that are
-called when a socket is ready.
+and what goes wrong outside (end of file, deadline) is thrown into the generator, so that whoever
+wraps it can say which proxy and which hop. `Pump` is that loop turned inside out, for drivers that
+are called when a socket is ready.
 """
 
 from __future__ import annotations
@@ -52,18 +52,26 @@ class Step:
         enough: hand the bytes over as soon as this many have come (by default all of `need`). A
             refusal can be judged by its first two bytes, and some servers send no more.
         peek: look at up to `need` bytes, but leave them where they are.
+        already: how many bytes of the same message have come in steps before.
     """
 
-    __slots__ = ("awaiting", "enough", "need", "peek", "send")
+    __slots__ = ("already", "awaiting", "enough", "need", "peek", "send")
 
     def __init__(
-        self, send: bytes, need: int, awaiting: str, enough: int = 0, peek: bool = False
+        self,
+        send: bytes,
+        need: int,
+        awaiting: str,
+        enough: int = 0,
+        peek: bool = False,
+        already: int = 0,
     ) -> None:
         self.send = send
         self.need = need
         self.awaiting = awaiting
         self.enough = enough or need
         self.peek = peek
+        self.already = already
 
 
 _CLOSED_HINTS = {
@@ -114,9 +122,9 @@ _LOOKS_LIKE = {
 class Pump:
     """A handshake that is resumed by whoever has bytes for it.
 
-    First send `outgoing` (telling `sent`), then receive at most `missing` bytes (telling `receive`),
-    until `done`; then `result` is what the handshake returned. Its errors come out of `receive`,
-    `sent` and `fail`.
+    First send `outgoing` (telling `sent`), then receive at most `missing` bytes (telling
+    `receive`), until `done`; then `result` is what the handshake returned. Its errors come out of
+    `receive`, `sent` and `fail`.
     """
 
     __slots__ = ("_got", "_handshake", "_step", "done", "outgoing", "result")
@@ -153,7 +161,7 @@ class Pump:
     def receive(self, data: bytes) -> None:
         """Take the bytes that came; empty means end of file."""
         if not data:
-            self.fail(closed_early(self._step.awaiting, len(self._got)))
+            self.fail(closed_early(self._step.awaiting, self._step.already + len(self._got)))
         self._got += data
         if len(self._got) >= self._step.enough:
             got, self._got = self._got, b""
@@ -161,7 +169,10 @@ class Pump:
 
     def fail(self, error: ProxyError) -> None:
         """Give up: raises `error`, completed by the handshake with which proxy and target."""
-        self._handshake.throw(error)
+        try:
+            self._handshake.throw(error)
+        except StopIteration:
+            pass
         raise error  # a handshake that swallows its failure must not pass for a success
 
     def _advance(self, data: bytes | None) -> None:
