@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -74,6 +77,20 @@ def echo(connection):
         connection.sendall(data)
 
 
+def serve_web(connection):
+    """Answer one HTTP request, whatever it is, with the two bytes "ok"."""
+    heard = b""
+    while b"\r\n\r\n" not in heard:
+        data = connection.recv(65536)
+        if not data:
+            return
+        heard += data
+    head, _, body = heard.partition(b"\r\n\r\n")
+    length = re.search(rb"(?im)^content-length: *(\d+)", head)
+    read_exactly(connection, int(length[1]) - len(body) if length else 0)
+    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+
 def read_exactly(connection, count):
     """`count` bytes, or fewer at the end."""
     data = b""
@@ -127,3 +144,25 @@ def eventually(condition, timeout=5.0):
             return False
         threading.Event().wait(0.005)
     return True
+
+
+def run_example(code, proxy, trusted, folder):
+    """Run an example of the documentation; it must end well, in silence but for what it announces.
+
+    Args:
+        proxy: (host, port) of the proxy that 127.0.0.1:1080 stands for.
+        trusted: the file of the authority that the example trusts.
+        folder: where it runs.
+    """
+    code = code.replace("127.0.0.1:1080", "{}:{}".format(*proxy))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "SSL_CERT_FILE": str(trusted), "REQUESTS_CA_BUNDLE": str(trusted)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for announced in re.findall(r"# prints (.+)$", code, re.M):
+        assert announced in done.stdout

@@ -1,6 +1,7 @@
 """The architecture: imports point downwards, floor 1 does no I/O, and importing stays cheap."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,18 @@ class TestHouse:
     def test_protocols_do_no_io(self, path):
         if path.parent.name == "protocol":
             assert NO_IO.isdisjoint(name.split(".")[0] for name in imports(path))
+
+
+def test_every_trap_has_a_test():
+    """Of the list of real-world traps, which the tests name by its numbers."""
+    marks = re.compile(r"@pytest\.mark\.trap\(([\d, ]+)\)")
+    found = {
+        int(number)
+        for path in Path(__file__).parent.rglob("test_*.py")
+        for mark in marks.findall(path.read_text("utf-8"))
+        for number in mark.split(",")
+    }
+    assert found >= set(range(1, 26))
 
 
 def test_floors_0_and_1_import_hardly_more_than_socket_does():

@@ -331,7 +331,7 @@ def drive(
                     ready = False
                     continue
                 if not data:
-                    raise closed_early(step.awaiting, len(got))
+                    raise closed_early(step.awaiting, step.already + len(got))
                 got += data
         except OSError as exc:
             handshake.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
@@ -345,7 +345,10 @@ def drive(
 def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:
     if isinstance(exc, ProxyError):
         return exc
-    error = closed_early(step.awaiting, 0)
-    error.strerror = f"the connection to the proxy broke: {exc.strerror}"
+    error = ProxyProtocolError(
+        message=f"the connection to the proxy broke: {exc.strerror}",
+        phase=step.awaiting,
+        hint=closed_early(step.awaiting, step.already).hint,
+    )
     error.__cause__ = exc
     return error

@@ -395,8 +395,7 @@ class _Negotiator:
                     target=self._run, name="socksy-negotiator", daemon=True
                 )
                 self._thread.start()
-            else:
-                self._wake()
+            self._wake()
 
     def cancel(self, attempt: Attempt) -> None:
         """Give up an attempt, whatever its state. Takes no lock: the garbage collector calls it."""

@@ -19,14 +19,15 @@ class Names:
     """The proxy's own resolver.
 
     Args:
-        table: host (a name, or an address to be diverted) to where it is.
+        table: host (a name, or an address to be diverted) to where it is; ``"host:port"`` and
+            ``"[IPv6 address]:port"`` say it for one port, and count more.
         real_lookups: ask the system for names that are not in the table.
     """
 
     def __init__(
         self, table: Mapping[str, Place] | None = None, real_lookups: bool = False
     ) -> None:
-        self._table = {_key(host): _places(place) for host, place in (table or {}).items()}
+        self._table = {_entry(host): _places(place) for host, place in (table or {}).items()}
         self._real_lookups = real_lookups
 
     def endpoints(self, host: str, port: int) -> list[Endpoint]:
@@ -35,7 +36,8 @@ class Names:
         Raises:
             socket.gaierror: nowhere that is known here.
         """
-        places = self._table.get(_key(host))
+        key = _key(host)
+        places = self._table.get((key, port)) or self._table.get((key, None))
         if places is not None:
             return [_endpoint(address, diverted or port) for address, diverted in places]
         if pack_ip(host) is not None:
@@ -52,7 +54,7 @@ class Names:
             socket.herror, socket.gaierror: it has none that is known here.
         """
         wanted = pack_ip(address)
-        for name, places in self._table.items():
+        for (name, _), places in self._table.items():
             if any(pack_ip(place) == wanted for place, _ in places) and pack_ip(name) is None:
                 return name
         if not self._real_lookups:
@@ -62,6 +64,18 @@ class Names:
 
 def _key(host: str) -> str:
     return host.lower().rstrip(".")
+
+
+def _entry(text: str) -> tuple[str, int | None]:
+    """A key of the table: a host, for every port or for one."""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, ""
+    return _key(host), int(port) if port else None
 
 
 def _places(place: Place) -> list[tuple[str, int | None]]:

@@ -54,7 +54,8 @@ class SocksServer:
         users: user name to password; given, every client must log in (SOCKS4 then cannot). Or a
             function of both, as bytes, that says whether they may pass.
         names: what the proxy resolves: host (a name, or an address to be diverted) to an address,
-            to an address and a port, or to several addresses.
+            to an address and a port, or to several addresses. With a port (``"www.test:443"``) it
+            is for that port alone.
         real_lookups: ask the system for other names; without it they are unreachable.
         commands: which are served; others are answered with "command not supported".
         faults: what goes wrong, see `socksy.testing.faults`; one or several.

@@ -353,6 +353,15 @@ def test_waiting_costs_no_cpu(gate):
         assert time.process_time() - began < 0.1
 
 
+def test_the_first_connect_of_a_thread_does_not_wait_for_the_next(server, echo_server, monkeypatch):
+    """A thread that has just been started looks at what there is to do, before it sleeps."""
+    monkeypatch.setattr(module, "_IDLE", 30)
+    with pending(server.url(), (NAME, echo_server[1])) as sock:
+        assert select.select([], [sock], [], 10)[1]
+    monkeypatch.setattr(module, "_IDLE", 0.01)
+    module._negotiator._wake()
+
+
 def test_the_interpreter_exits_with_connects_pending(gate):
     """At once, without a warning."""
     code = f"""

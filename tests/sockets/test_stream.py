@@ -13,6 +13,7 @@ import trustme
 
 import socksy
 from socksy.sockets.stream import SocksSocket
+from socksy.testing.faults import cut_short, reset_at
 
 from ..support import BANNER, echo, eventually, serving, unused_port
 
@@ -552,6 +553,31 @@ def test_an_interrupted_handshake_leaves_nothing_behind(server, mocker, echo_ser
         assert sock.gettimeout() == 7
         sock.connect(echo_server)
         check_echo(sock)
+
+
+@pytest.mark.trap(4)
+@pytest.mark.parametrize("count", [4, 7])
+def test_an_answer_that_breaks_off_is_not_taken_for_none(socks_server_factory, echo_server, count):
+    """An answer cut short says how short, and nothing of what silence would mean."""
+    server = socks_server_factory(names={NAME: "127.0.0.1"}, faults=cut_short("the reply", count))
+    with SocksSocket(proxy=server.url("socks5h")) as sock:
+        with pytest.raises(socksy.ProxyProtocolError, match=f"{count} bytes into") as caught:
+            sock.connect((NAME, echo_server[1]))
+    assert caught.value.hint is None
+
+
+@pytest.mark.parametrize("timeout", [None, 10])
+def test_a_broken_connection_is_a_protocol_error_that_survives_pickling(
+    socks_server_factory, timeout
+):
+    """A reset in the middle of the handshake: the system's error is the cause."""
+    server = socks_server_factory(faults=reset_at("the reply"))
+    with SocksSocket(proxy=server.url("socks5h")) as sock:
+        sock.settimeout(timeout)
+        with pytest.raises(socksy.ProxyProtocolError, match="broke: Connection reset") as caught:
+            sock.connect(("a.test", 80))
+    assert isinstance(caught.value.__cause__, ConnectionResetError)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 # -- data

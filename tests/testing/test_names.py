@@ -40,6 +40,16 @@ def test_an_address_can_be_diverted():
     assert names.endpoints("192.0.2.1", 80) == [(AF_INET, ("127.0.0.1", 8080))]
 
 
+@pytest.mark.parametrize(
+    ("key", "host"), [("www.test:80", "www.test"), ("[2001:db8::1]:80", "2001:db8::1")]
+)
+def test_one_port_can_be_elsewhere(key, host):
+    """The others are where the host is."""
+    names = Names({key: ("127.0.0.1", 8080), host: "192.0.2.1"})
+    assert names.endpoints(host, 80) == [(AF_INET, ("127.0.0.1", 8080))]
+    assert names.endpoints(host, 81) == [(AF_INET, ("192.0.2.1", 81))]
+
+
 def test_an_ipv4_mapped_address_is_ipv4():
     assert Names(None).endpoints("::ffff:192.0.2.1", 80) == [(AF_INET, ("192.0.2.1", 80))]
 

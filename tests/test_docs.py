@@ -1,0 +1,75 @@
+"""Every example of the README and of docs/ runs, against a proxy and servers on loopback.
+
+An example runs as it stands, in a process of its own, but for the addresses: ``127.0.0.1:1080`` is an
+embedded proxy that knows example.com, with a web server at port 80 and another with TLS at 443; port
+81 is closed. What a comment ``# prints ...`` announces must be in its output.
+"""
+
+import re
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from .support import run_example, serve_web, serving
+
+ROOT = Path(__file__).parent.parent
+#: their libraries are not there in the unit tests: integration/ runs these pages
+ELSEWHERE = {"httpx.md", "aiohttp.md"}
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in ELSEWHERE),
+]
+
+
+def examples():
+    """Each block of Python of each page, named after its page and line."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
+            line = text.count("\n", 0, found.start()) + 1
+            yield pytest.param(found[1], id=f"{page.name}:{line}")
+
+
+EXAMPLES = list(examples())
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """A server's context for example.com, and the file that makes it trusted."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("example.com").configure_cert(context)
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return context, path
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example, socks_server_factory, tls, tmp_path):
+    """It ends well, warns of nothing, and prints what it says."""
+
+    def serve_tls(connection):
+        with tls[0].wrap_socket(connection, server_side=True) as secure:
+            serve_web(secure)
+
+    with serving(serve_web) as web, serving(serve_tls) as secure:
+        server = socks_server_factory(
+            names={"example.com": "127.0.0.1", "example.com:80": web, "example.com:443": secure}
+        )
+        run_example(example, server.address, tls[1], tmp_path)
+
+
+def test_there_are_examples():
+    """The pattern still finds them, and enough of them promise what they print."""
+    assert len(EXAMPLES) >= 8
+    assert sum("# prints" in example.values[0] for example in EXAMPLES) >= 6
+
+
+def test_the_two_commands_exist():
+    """`make demo` and `make test`, as the README says."""
+    makefile = (ROOT / "Makefile").read_text()
+    for command in ("demo", "test"):
+        assert f"make {command}" in (ROOT / "README.md").read_text("utf-8")
+        assert re.search(rf"^{command}:", makefile, re.M)
