@@ -1,8 +1,8 @@
 """Every example of the README and of docs/ runs, against a proxy and servers on loopback.
 
-An example runs as it stands, in a process of its own, but for the addresses: ``127.0.0.1:1080`` is an
-embedded proxy that knows example.com, with a web server at port 80 and another with TLS at 443; port
-81 is closed. What a comment ``# prints ...`` announces must be in its output.
+An example runs as it stands, in a process of its own, but for the addresses: ``127.0.0.1:1080`` is
+an embedded proxy that knows example.com, with a web server at port 80 and another with TLS at 443;
+port 81 is closed. What a comment ``# prints ...`` announces must be in its output.
 """
 
 import re
