@@ -4,6 +4,6 @@ import gc
 
 
 def pytest_collection_finish():
-    """Many tests collect garbage, to find sockets left open: keep what is there for good out of it."""
+    """Many tests collect garbage, to find sockets left open: spare them what is there for good."""
     gc.collect()
     gc.freeze()
