@@ -36,7 +36,7 @@ from .options import put_under
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from ..proxy import Chain
@@ -51,31 +51,54 @@ _UNDER_WAY, _CONNECTED, _FAILED = range(3)
 
 
 class Attempt:
-    """One pending connect, as the two threads share it. It does not know the socket itself.
+    """What the thread works on, as the two threads share it. It does not know the socket itself.
 
     Attributes:
         own: the descriptor to be put in place in the end.
-        dial: knows the way, once it is done.
         peer: the placeholder's other end.
+        task: what the negotiator drives.
         done: set last, by the negotiator.
-        bound: what the handshake returned, if it succeeded.
+        bound: what the task returned, if it succeeded.
         error: why it failed, if it did.
     """
 
-    __slots__ = ("bound", "dial", "done", "error", "own", "peer", "started", "task", "waiting")
+    __slots__ = ("bound", "done", "error", "own", "peer", "started", "task", "waiting")
 
-    def __init__(
-        self, own: socket.socket, peer: socket.socket, dial: Dial, way: tuple[Chain, str, int, int]
-    ) -> None:
+    def __init__(self, own: socket.socket, peer: socket.socket, task: Any) -> None:
         self.own = own
         self.peer = peer
-        self.dial = dial
-        self.task: Any = dial.through(*way)
+        self.task = task
         self.started = False
         self.waiting: Wait | None = None
         self.done = False
         self.bound: Any = None
         self.error: Exception | None = None
+
+    def announce(self) -> None:
+        """Wake up whoever waits: the placeholder becomes writable."""
+        _drain(self.peer)
+
+    def release(self) -> None:
+        """Close what is ours. Idempotent."""
+        self.task.close()
+        self.own.close()
+        self.peer.close()
+
+
+class Connecting(Attempt):
+    """A pending connect.
+
+    Attributes:
+        dial: knows the way, once it is done.
+    """
+
+    __slots__ = ("dial",)
+
+    def __init__(
+        self, own: socket.socket, peer: socket.socket, dial: Dial, way: tuple[Chain, str, int, int]
+    ) -> None:
+        super().__init__(own, peer, dial.through(*way))
+        self.dial = dial
 
     def set_option(self, level: int, option: int, *value: Any) -> None:
         """On whichever descriptor may be the one in the end."""
@@ -84,10 +107,14 @@ class Attempt:
         if spare is not None and spare.family != socket.AF_UNIX:
             spare.setsockopt(level, option, *value)
 
-    def release(self) -> None:
-        """Close what is ours. Idempotent."""
-        self.task.close()
-        self.own.close()
+
+class Accepting(Attempt):
+    """A peer that is waited for: the placeholder stands for a listening socket."""
+
+    __slots__ = ()
+
+    def announce(self) -> None:
+        """The placeholder becomes readable."""
         self.peer.close()
 
 
@@ -104,20 +131,40 @@ def begin(
         on_success: called with socket, bound address, dial and target in the caller's thread, when
             the real descriptor is in place.
     """
-    family, kind, proto = sock.family, sock.type, sock.proto
-    own = socket.socket(family, kind, proto, fileno=os.dup(sock.fileno()))
+    own, peer = _step_aside(sock)
+    dial = Dial(own, PATIENCE, sock._local, sock._own_options())
+    attempt = Connecting(own, peer, dial, way)
+    home = type(sock)
+    sock.__class__ = _pending_class(home)
+    sock._pending = _State(sock, attempt, home, target, on_success)
+    _negotiator.submit(attempt)
+
+
+def accept(
+    sock: socket.socket, task: Callable[[socket.socket], Generator[Wait, bool, Any]]
+) -> Attempt:
+    """Wait for a peer in the background: `sock` becomes readable when the task is over.
+
+    Args:
+        task: made from the descriptor that `sock` has had, which will be the connection's.
+    """
+    own, peer = _step_aside(sock)
+    attempt = Accepting(own, peer, task(own))
+    _negotiator.submit(attempt)
+    return attempt
+
+
+def _step_aside(sock: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """Put a placeholder under the number of `sock`; returns what was there, and its other end."""
+    own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
     try:
         own.setblocking(False)
         placeholder, peer = _full_pair()
     except BaseException:
         own.close()
         raise
-    attempt = Attempt(own, peer, Dial(own, PATIENCE, sock._local, sock._own_options()), way)
     put_under(placeholder, sock)
-    home = type(sock)
-    sock.__class__ = _pending_class(home)
-    sock._pending = _State(sock, attempt, home, target, on_success)
-    _negotiator.submit(attempt)
+    return own, peer
 
 
 def _full_pair() -> tuple[socket.socket, socket.socket]:
@@ -150,7 +197,7 @@ class _State:
     def __init__(
         self,
         sock: Any,
-        attempt: Attempt,
+        attempt: Connecting,
         home: type,
         target: tuple[Any, ...],
         on_success: Callable[[Any, Any, Dial, tuple[Any, ...]], None],
@@ -259,9 +306,7 @@ class Pending(socket.socket):
 
     @property
     def proxy_peername(self) -> Any:
-        if self._settle() != _CONNECTED:
-            raise _os_error(errno.ENOTCONN)
-        return self.proxy_peername
+        return None if self._settle() != _CONNECTED else self.proxy_peername
 
     def getsockname(self) -> Any:
         where = self._settle()
@@ -486,7 +531,7 @@ class _Negotiator:
     def _finish(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)
         attempt.done = True
-        _drain(attempt.peer)
+        attempt.announce()
 
     def stop(self) -> None:
         """At exit: release everything that is still pending."""
@@ -521,5 +566,6 @@ class _Negotiator:
 
 
 _negotiator = _Negotiator()
+cancel = _negotiator.cancel
 atexit.register(_negotiator.stop)
 os.register_at_fork(after_in_child=_negotiator.after_fork_in_child)

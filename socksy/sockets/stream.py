@@ -19,7 +19,15 @@ from ..protocol.address import clean_target
 from ..protocol.codes import Command
 from ..proxy import as_route, choose
 from .dial import PATIENCE, Dial, family_of, run
-from .remote import RemoteListener
+from .options import CAN_REPLACE
+from .remote import (
+    RemoteListener,
+    in_family,
+    note_primary,
+    outer_address,
+    replace_primary,
+    way_of_the_peer,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,8 +54,6 @@ _GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not
 _INET = (int(socket.AF_INET), int(socket.AF_INET6))
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _CONNECT, _BIND = int(Command.CONNECT), int(Command.BIND)
-# Windows cannot put one socket under the number of another: a non-blocking connect waits there.
-_CAN_REPLACE = sys.platform != "win32"
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
 _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
 
@@ -72,6 +78,8 @@ class SocksSocket(socket.socket):
         proxy: a URL, a `Proxy`, a list of either (a chain, the nearest first), or a callable
             ``(host, port) -> proxy or None``. None: no proxy. By default: the default proxy, as it
             is now, or if there is none, as it is when the socket connects.
+        remote_bind: `listen` asks the proxy to listen instead (see there), and `getsockname` of a
+            connected socket tells what the other side sees. By default as the class says: False.
 
     Raises:
         InvalidProxyError: the proxy cannot be understood.
@@ -85,6 +93,8 @@ class SocksSocket(socket.socket):
     _options: Options = {}  # noqa: RUF012 - a socket with options of its own has a dict of its own
     #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
     last_error: ProxyError | None = None
+    #: whether `listen` asks the proxy to listen; a subclass may say True
+    remote_bind: bool = False
 
     def __init__(
         self,
@@ -94,6 +104,7 @@ class SocksSocket(socket.socket):
         fileno: int | None = None,
         *,
         proxy: ProxyLike | _Unset = UNSET,
+        remote_bind: bool | None = None,
     ) -> None:
         # first the proxy: if it is wrong, no descriptor has been made
         if isinstance(proxy, _Unset):
@@ -102,6 +113,8 @@ class SocksSocket(socket.socket):
                 self._route = route
         else:
             self._route = as_route(proxy)
+        if remote_bind is not None:
+            self.remote_bind = remote_bind
         super().__init__(family, type, proto, fileno)
 
     # -- which way
@@ -144,6 +157,13 @@ class SocksSocket(socket.socket):
         host, port = clean_target(host, port)
         return route, host, port
 
+    def _way_to(self, address: Any) -> tuple[Chain, str, int] | None:
+        """`_chain_for` a connection that is made now."""
+        way = self._chain_for(address)
+        if self.remote_bind:
+            note_primary(self, way)
+        return way
+
     # -- connecting
 
     def connect(self, address: Any) -> None:
@@ -160,7 +180,7 @@ class SocksSocket(socket.socket):
             ProxyError: see `socksy.errors`; nothing has been sent to the target.
             InvalidTargetError: the address cannot be asked of a proxy; nothing has been sent.
         """
-        way = self._chain_for(address)
+        way = self._way_to(address)
         if way is None:
             super().connect(address)
         else:
@@ -172,7 +192,7 @@ class SocksSocket(socket.socket):
         As on a plain socket, wrong arguments and names that cannot be looked up raise all the same.
         """
         try:
-            way = self._chain_for(address)
+            way = self._way_to(address)
             if way is None:
                 return super().connect_ex(address)
             self._connect_through(*way, address)
@@ -188,7 +208,7 @@ class SocksSocket(socket.socket):
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
         target = self._peer_form(address)
         timeout = self.gettimeout()
-        if timeout == 0 and _CAN_REPLACE:
+        if timeout == 0 and CAN_REPLACE:
             from . import pending
 
             pending.begin(self, target, (chain, host, port, _CONNECT), _connected)
@@ -268,28 +288,46 @@ class SocksSocket(socket.socket):
             OSError: ENOTCONN, as on a plain socket.
         """
         peer = super().getpeername()
+        if self._listener is not None:
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         return peer if self._tunnel is None else self._tunnel.target
 
     def getsockname(self) -> Any:
-        """The local address; after `bind_remote`, the one on which the proxy listens."""
-        return self.proxy_sockname if self._listener is None else self._listener.address
+        """The local address; after `bind_remote`, the one on which the proxy listens.
+
+        On a connected socket with `remote_bind`, the address that the other side sees: BND.ADDR of
+        the reply, or if the proxy does not tell it, the proxy's own.
+        """
+        if self._listener is not None:
+            return self._listener.address
+        if self.remote_bind and self._tunnel is not None:
+            tunnel = self._tunnel
+            return outer_address(family_of(self), tunnel.legs, tunnel.bound, self.proxy_peername)
+        return self._real_sockname()
+
+    def _real_sockname(self) -> Any:
+        tunnel = self._tunnel
+        return super().getsockname() if tunnel is None or tunnel.names is None else tunnel.names[0]
+
+    # Properties do not raise: mock, inspect and debuggers read whatever attributes there are.
 
     @property
     def proxy_peername(self) -> Any:
-        """The address of the proxy's end of the real connection.
-
-        Raises:
-            OSError: ENOTCONN.
-        """
-        peer = super().getpeername()
+        """The address of the proxy's end of the real connection; None while there is none."""
+        try:
+            peer = super().getpeername()
+        except OSError:
+            return None
         tunnel = self._tunnel
         return peer if tunnel is None or tunnel.names is None else tunnel.names[1]
 
     @property
     def proxy_sockname(self) -> Any:
-        """The address of our end of the real connection."""
-        tunnel = self._tunnel
-        return super().getsockname() if tunnel is None or tunnel.names is None else tunnel.names[0]
+        """The address of our end of the real connection; None if the socket is closed."""
+        try:
+            return self._real_sockname()
+        except OSError:
+            return None
 
     @property
     def bound_address(self) -> Address | None:
@@ -305,30 +343,49 @@ class SocksSocket(socket.socket):
         """Ask the proxy to listen for one connection from `peer` (BIND; RFC 1928, section 4).
 
         Afterwards `getsockname` is where the proxy listens, to be told to the peer, and `accept`
-        waits until it has connected.
+        waits until it has connected. On a non-blocking socket this is like `connect`: it raises
+        EINPROGRESS, and the socket becomes writable when the proxy has answered.
 
         Args:
             peer: who will connect; many proxies check it. All zeros if that is not known.
 
         Raises:
             ProxyError: the proxy cannot be reached, or does no BIND.
+            BlockingIOError: EINPROGRESS, on a non-blocking socket.
         """
-        route = self.proxy
         host, port = clean_target(*peer[:2], lowest_port=0)
-        chain = choose(route, host, port)
+        chain = choose(self.proxy, host, port)
         if chain is None or _type_of(self) != _STREAM:
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
         if self._tunnel is not None:
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
-        dial = Dial(self, self.gettimeout(), self._local, self._options)
-        bound = run(dial.through(chain, host, port, _BIND))
-        self._tunnel = Tunnel((host, port), bound, dial)
-        self._listener = RemoteListener(dial.legs, bound, self.proxy_peername)
+        if self.gettimeout() == 0 and CAN_REPLACE:
+            from . import pending
 
-    def listen(self, backlog: int = 128, /) -> None:
-        """As on a plain socket; nothing is left to do after `bind_remote`."""
-        if self._listener is None:
-            super().listen(backlog)
+            pending.begin(self, (host, port), (chain, host, port, _BIND), _listening)
+            raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+        self._bind_through(chain, host, port)
+
+    def _bind_through(self, chain: Chain, host: str, port: int) -> None:
+        dial = Dial(self, self.gettimeout() or PATIENCE, self._local, self._options)
+        _listening(self, run(dial.through(chain, host, port, _BIND)), dial, (host, port))
+
+    def listen(self, *backlog: int) -> None:
+        """As on a plain socket; nothing is left to do after `bind_remote`.
+
+        With `remote_bind` and a proxy, this is `bind_remote`, but waits for the proxy's answer also
+        on a non-blocking socket: the next call will be `getsockname`. If the sockets with
+        `remote_bind` that are connected now are connected to one host, then it is the only peer
+        that the proxy is asked to let in (an FTP server, say); if these go direct, so does this.
+        """
+        if self._listener is not None:
+            return
+        if self.remote_bind and _type_of(self) == _STREAM and family_of(self) in _INET:
+            way = way_of_the_peer(self.proxy)
+            if way is not None:
+                self._bind_through(*way)
+                return
+        super().listen(*backlog)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """As on a plain socket; after `bind_remote`, wait for the peer that the proxy accepted.
@@ -341,16 +398,26 @@ class SocksSocket(socket.socket):
         """
         if self._listener is None:
             return super().accept()
-        peer = self._listener.wait(self)
+        host, port = self._listener.wait(self)
+        peer = in_family(family_of(self), host, port)
+        conn = type(self)(
+            self.family,
+            self.type,
+            self.proto,
+            fileno=self._listener.take(self),
+            proxy=None,
+            remote_bind=self.remote_bind,
+        )
         tunnel = self._tunnel
         assert tunnel is not None
-        conn = type(self)(
-            self.family, self.type, self.proto, fileno=self._listener.take(self), proxy=None
-        )
-        conn._tunnel = tunnel
         tunnel.target = peer
+        conn._tunnel = tunnel
         conn.settimeout(socket.getdefaulttimeout())
         return conn, peer
+
+    def _real_close(self, *arguments: Any) -> None:
+        self._listener = None  # what it has under way ends
+        super()._real_close(*arguments)  # type: ignore[misc]
 
     # -- copies
 
@@ -369,6 +436,12 @@ class SocksSocket(socket.socket):
 
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
     sock._tunnel = Tunnel(target, bound, dial)
+
+
+def _listening(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
+    sock._tunnel = Tunnel(target, bound, dial)
+    address = outer_address(family_of(sock), dial.legs, bound, sock.proxy_peername)
+    sock._listener = RemoteListener(dial.legs, address)
 
 
 def _split_address(address: Any) -> tuple[Host, int]:
@@ -399,6 +472,9 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
     heir = caller.f_locals["self"]
     heir.__class__ = _with_socks(type(heir))
     heir.__dict__.update(sock.__dict__)
+    if sock.remote_bind:
+        heir.remote_bind = True
+        replace_primary(sock, heir)
 
 
 _ssl_classes: dict[type, type] = {}

@@ -1,6 +1,8 @@
 """BIND: the proxy listens for us."""
 
+import asyncio
 import errno
+import select
 import socket
 
 import pytest
@@ -8,7 +10,9 @@ import pytest
 import socksy
 from socksy.sockets.stream import SocksSocket
 
-from ..support import read_exactly, serving
+from ..support import read_exactly, script, serving
+
+pytestmark = pytest.mark.usefixtures("the_thread_ends")
 
 SCHEMES = ["socks4", "socks4a", "socks5", "socks5h"]
 
@@ -196,3 +200,306 @@ def test_a_wrong_peer_is_refused_before_anything_is_sent(socks_server):
         with pytest.raises(socksy.InvalidTargetError):
             sock.bind_remote(("a b", 0))
     assert socks_server.requests == []
+
+
+def test_a_listening_socket_has_no_peer(bound):
+    """Although its descriptor is connected, to the proxy."""
+    sock = bound()
+    with pytest.raises(OSError) as caught:
+        sock.getpeername()
+    assert caught.value.errno == errno.ENOTCONN
+
+
+def test_a_closed_listener_has_no_address(bound):
+    """As on a plain socket."""
+    sock = bound()
+    sock.close()
+    with pytest.raises(OSError) as caught:
+        sock.getsockname()
+    assert caught.value.errno == errno.EBADF
+
+
+def test_addresses_have_the_form_of_the_family(socks_server):
+    """Four values for AF_INET6, where an IPv4 address is written as a mapped one."""
+    with SocksSocket(socket.AF_INET6, proxy=socks_server.url()) as sock:
+        sock.bind_remote()
+        place = sock.getsockname()
+        assert place == ("::ffff:127.0.0.1", place[1], 0, 0)
+        with socket.create_connection(("127.0.0.1", place[1])) as peer:
+            conn, address = sock.accept()
+            with conn:
+                assert address == ("::ffff:127.0.0.1", peer.getsockname()[1], 0, 0)
+                assert conn.getpeername() == address
+
+
+def test_in_a_chain_an_unspecified_address_is_the_last_proxys(socks_server):
+    """Not the one of the proxy that we are connected to."""
+    replies = b"\5\0\0\1\0\0\0\0\x12\x34"
+    with serving(answering("socks5h", replies)) as address:
+        last = f"socks5h://127.0.0.2:{address[1]}"
+        socks_server.stop()
+        with serving(forwarding(address)) as first:
+            with SocksSocket(proxy=[f"socks5h://127.0.0.1:{first[1]}", last]) as sock:
+                sock.bind_remote()
+                assert sock.getsockname() == ("127.0.0.2", 0x1234)
+
+
+def forwarding(address):
+    """A proxy that connects to one address, whatever it is asked."""
+
+    def handler(connection):
+        read_exactly(connection, 3)
+        connection.sendall(b"\5\0")
+        read_exactly(connection, 10)
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+        with socket.create_connection(address) as onward:
+            for count in (3, 10):
+                onward.sendall(read_exactly(connection, count))
+                connection.sendall(onward.recv(100))
+            connection.recv(1)
+
+    return handler
+
+
+# -- non-blocking
+
+
+@pytest.fixture
+def listening(socks_server):
+    """A non-blocking socket whose BIND was answered, in the background."""
+    with SocksSocket(proxy=socks_server.url()) as sock:
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError) as caught:
+            sock.bind_remote()
+        assert caught.value.errno == errno.EINPROGRESS
+        assert select.select([], [sock], [], 5)[1] == [sock]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        yield sock
+
+
+def test_a_non_blocking_bind_is_like_a_non_blocking_connect(listening):
+    """EINPROGRESS, writable, SO_ERROR; then there is an address, and soon a peer."""
+    with socket.create_connection(listening.getsockname()) as peer:
+        listening.settimeout(5)
+        conn, address = listening.accept()
+        with conn:
+            assert address == peer.getsockname()
+
+
+def test_a_refused_non_blocking_bind():
+    """SO_ERROR is the errno of the reply; `last_error` says more."""
+    with serving(answering("socks5h", b"\5\7")) as address:
+        with SocksSocket(proxy=f"socks5h://127.0.0.1:{address[1]}") as sock:
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.bind_remote()
+            assert select.select([], [sock], [], 5)[1] == [sock]
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EOPNOTSUPP
+            assert isinstance(sock.last_error, socksy.CommandNotSupportedError)
+
+
+def test_the_connection_was_never_registered_as_the_listener(listening):
+    """An epoll that watched the listener hears nothing of the connection's data."""
+    with pytest.raises(BlockingIOError):
+        listening.accept()
+    with select.epoll() as epoll:
+        epoll.register(listening, select.EPOLLIN)
+        assert epoll.poll(0) == []
+        with socket.create_connection(listening.getsockname()) as peer:
+            assert epoll.poll(5)[0][0] == listening.fileno()
+            conn, _ = listening.accept()
+            epoll.unregister(listening)
+            with conn:
+                peer.sendall(b"x")
+                assert select.select([conn], [], [], 5)[0] == [conn]
+                assert epoll.poll(0) == []
+                assert conn.recv(1) == b"x"
+
+
+def test_accept_again_and_again(listening):
+    """EAGAIN until the peer has come, also after the thread has taken over; then EINVAL."""
+    for _ in range(3):
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+    listening.settimeout(0.02)
+    with pytest.raises(socksy.ProxyTimeoutError):
+        listening.accept()
+    with socket.create_connection(listening.getsockname()):
+        listening.settimeout(5)
+        conn, _ = listening.accept()
+        conn.close()
+        with pytest.raises(OSError) as caught:
+            listening.accept()
+        assert caught.value.errno == errno.EINVAL
+
+
+def test_a_proxy_that_gives_up_while_the_thread_waits(socks_server_factory):
+    """Every accept() says so."""
+    server = socks_server_factory(timeout=0.05)
+    with SocksSocket(proxy=server.url()) as sock:
+        sock.bind_remote()
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.accept()
+        assert select.select([sock], [], [], 5)[0] == [sock]
+        for _ in range(2):
+            with pytest.raises(socksy.ProxyTTLExpiredError) as caught:
+                sock.accept()
+        assert caught.value.proxy == server.url()
+
+
+def test_closing_while_the_thread_waits_releases_everything(listening, socks_server):
+    """The proxy sees that nobody waits any more."""
+    with pytest.raises(BlockingIOError):
+        listening.accept()
+    listening.close()
+    socks_server.wait_until_idle()
+
+
+def test_asyncio_accepts(listening):
+    """loop.sock_accept, then streams."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        accepting = asyncio.ensure_future(loop.sock_accept(listening))
+        await asyncio.sleep(0)
+        with socket.create_connection(listening.getsockname()) as peer:
+            conn, address = await asyncio.wait_for(accepting, 5)
+            assert address == peer.getsockname()
+            reader, writer = await asyncio.open_connection(sock=conn)
+            peer.sendall(b"ping")
+            assert await reader.readexactly(4) == b"ping"
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(main())
+
+
+# -- remote_bind: code that knows bind, listen and accept only
+
+
+class Active(SocksSocket):
+    """As `wrap_module(..., remote_bind=True)` makes it."""
+
+    remote_bind = True
+
+
+@pytest.fixture(params=["socks4a", "socks5h"])
+def active(request, socks_server):
+    """A function that makes sockets which let the proxy listen."""
+    sockets = []
+
+    def make(**options):
+        options = {"proxy": socks_server.url(request.param), **options}
+        sockets.append(Active(**options))
+        return sockets[-1]
+
+    yield make
+    for sock in sockets:
+        sock.close()
+
+
+def test_bind_and_listen_ask_the_proxy(active, socks_server):
+    """bind() is where we connect from, getsockname() where the proxy listens."""
+    sock = active()
+    sock.bind(("", 0))
+    sock.listen(1)
+    with socket.create_connection(sock.getsockname()) as peer:
+        conn, address = sock.accept()
+        with conn:
+            assert address == peer.getsockname()
+            assert conn.getsockname() == peer.getpeername() == sock.getsockname()
+            assert conn.remote_bind
+    assert socks_server.requests[-1].command == 2
+
+
+def test_a_non_blocking_listen_waits_for_the_address(active):
+    """Code that does not know about us asks for it next."""
+    sock = active()
+    sock.setblocking(False)
+    sock.listen()
+    assert sock.gettimeout() == 0
+    with pytest.raises(BlockingIOError):
+        sock.accept()
+    with socket.create_connection(sock.getsockname()):
+        assert select.select([sock], [], [], 5)[0] == [sock]
+        sock.accept()[0].close()
+
+
+def test_the_constructor_can_say_it_too(socks_server):
+    """Either way."""
+    with SocksSocket(proxy=socks_server.url(), remote_bind=True) as sock:
+        sock.listen()
+        assert sock.getsockname() == ("127.0.0.1", socks_server.requests[-1].bound[1])
+    with Active(proxy=socks_server.url(), remote_bind=False) as sock:
+        sock.listen()
+    assert len(socks_server.requests) == 1
+
+
+def test_without_a_proxy_it_listens_here(active):
+    """A plain listening socket."""
+    sock = active(proxy=None)
+    sock.listen()
+    with socket.create_connection(("127.0.0.1", sock.getsockname()[1])) as peer:
+        conn, address = sock.accept()
+        conn.close()
+        assert address == peer.getsockname()
+
+
+def test_a_connected_socket_tells_what_the_other_side_sees(active, socks_server, echo_server):
+    """Which is what an FTP client puts in its PORT command."""
+    sock = active()
+    sock.connect(echo_server)
+    assert sock.getsockname() == sock.bound_address != sock.proxy_sockname
+
+
+def test_a_proxy_that_does_not_tell_its_address(active):
+    """Then it is the one at which we reach it."""
+    exchanges = ((3, b"\5\0"), (10, b"\5\0\0\1\0\0\0\0\x12\x34"))
+    with serving(script(*exchanges)) as address:
+        sock = active(proxy=f"socks5h://127.0.0.1:{address[1]}")
+        sock.connect(("127.0.0.1", 9))
+        assert sock.getsockname() == ("127.0.0.1", 0x1234)
+
+
+def test_the_peer_is_the_host_we_are_connected_to(active, socks_server, echo_server):
+    """RFC 1928, section 4: BIND is for a connection that comes back."""
+    control, listener = active(), active()
+    control.connect(echo_server)
+    listener.listen()
+    assert socks_server.requests[-1].host == "127.0.0.1"
+
+
+def test_of_several_hosts_none_is_the_peer(active, socks_server_factory, echo_server):
+    """Anybody may connect then, as on any listening socket; closed connections do not count."""
+    server = socks_server_factory(names={"a.test": "127.0.0.1"})
+    sockets = [active(proxy=server.url()) for _ in range(4)]
+    sockets[0].connect(echo_server)
+    sockets[1].connect(("a.test", echo_server[1]))
+    sockets[2].listen()
+    assert server.requests[-1].host == "0.0.0.0"
+    sockets[0].close()
+    sockets[3].listen()
+    assert server.requests[-1].host == "a.test"
+
+
+def test_if_the_control_connection_goes_direct_so_does_the_listener(socks_server, echo_server):
+    """A host that is not proxied could not reach the proxy's port either."""
+
+    def chooser(host, port):
+        return None if host == echo_server[0] else socks_server.url()
+
+    with Active(proxy=chooser) as control, Active(proxy=chooser) as listener:
+        control.connect(echo_server)
+        listener.listen()
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1])).close()
+        listener.accept()[0].close()
+    assert socks_server.requests == []
+
+
+def test_other_families_listen_here(active, tmp_path):
+    """A Unix socket is nobody's business."""
+    with Active(socket.AF_UNIX, proxy="socks5h://127.0.0.1:9") as sock:
+        sock.bind(str(tmp_path / "s"))
+        sock.listen()
+        assert sock.getsockname() == str(tmp_path / "s")
