@@ -511,14 +511,43 @@ def create_connection(
     chain = choose(route, clean_host(host), port) if callable(route) else route
     if chain is None:
         return _connect_directly(address, timeout, source_address, all_errors)
-    # of the family that the proxy most likely has: then the descriptor need not be changed
+    return connect_through(chain, address, timeout, source_address)
+
+
+def socket_for(
+    chain: Chain,
+    source_address: tuple[Any, ...] | None = None,
+    options: Iterable[tuple[Any, ...]] = (),
+) -> SocksSocket:
+    """An unconnected socket for a chain, bound and with these options (arguments of setsockopt).
+
+    It is of the family that the proxy most likely has: then the descriptor need not be changed.
+    """
     there = chain[0].host if source_address is None else source_address[0]
     sock = SocksSocket(socket.AF_INET6 if ":" in there else socket.AF_INET, proxy=chain)
     try:
-        if timeout is not _GLOBAL_TIMEOUT:
-            sock.settimeout(timeout)
+        for option in options:
+            sock.setsockopt(*option)
         if source_address is not None:
             sock.bind(source_address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def connect_through(
+    chain: Chain,
+    address: tuple[Host, int],
+    timeout: float | None = _GLOBAL_TIMEOUT,
+    source_address: tuple[str, int] | None = None,
+    options: Iterable[tuple[Any, ...]] = (),
+) -> SocksSocket:
+    """`create_connection` with a chain that has been chosen, and socket options set first."""
+    sock = socket_for(chain, source_address, options)
+    try:
+        if timeout is not _GLOBAL_TIMEOUT:
+            sock.settimeout(timeout)
         sock.connect(address)
     except BaseException:
         sock.close()

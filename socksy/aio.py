@@ -1,0 +1,399 @@
+"""asyncio through a proxy: the functions of asyncio, with ``proxy=`` and one ``timeout=`` added.
+
+    from socksy import aio
+
+    reader, writer = await aio.open_connection("example.com", 80, proxy="socks5h://127.0.0.1:1080")
+
+The handshake is the generator of `sockets.dial`, resumed by the loop's own callbacks: a connect
+takes one future and one timer, no task and no thread. (A name that has to be looked up here is, in
+a thread, as asyncio itself does it.)
+
+A loop without `add_reader`, such as Windows' proactor loop, runs the blocking driver in its
+executor instead. That has been tried with an imitation of such a loop, never on Windows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl as tls
+import sys
+from socket import SOCK_STREAM
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from .defaults import get_default_proxy
+from .errors import ProxyTimeoutError
+from .hosts import clean_host
+from .protocol.address import clean_target
+from .protocol.codes import Command
+from .proxy import as_route, choose
+from .sockets.dial import PATIENCE, POLLIN, POLLOUT, Dial, run
+from .sockets.stream import UNSET, SocksSocket, Tunnel, socket_for
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable
+    from typing import Any
+
+    from .hosts import Host
+    from .proxy import Chain, ProxyLike
+    from .sockets.dial import Wait
+    from .sockets.stream import _Unset
+
+__all__ = ["connect", "create_connection", "open_connection"]
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+_CONNECT = int(Command.CONNECT)
+_LIMIT = 2**16  # the buffer of asyncio's own open_connection
+_TLS_HANDSHAKE = "the TLS handshake"
+_TICK = 0.001  # seconds by which a timer may be early
+
+
+async def connect(
+    host: Host,
+    port: int,
+    *,
+    proxy: ProxyLike | _Unset = UNSET,
+    timeout: float | None = None,
+    local_addr: tuple[str, int] | None = None,
+    options: Iterable[tuple[Any, ...]] = (),
+) -> SocksSocket:
+    """A connected, non-blocking `SocksSocket`, for ``loop.sock_recv`` and its relatives.
+
+    Args:
+        host, port: the target; a name goes to a remote-DNS proxy as it is.
+        proxy: as for `SocksSocket`; by default the default proxy. None: a direct connection.
+        timeout: seconds for everything up to the end of the handshake. None: 180 through a proxy
+            (Tor may need two minutes for a circuit); without one, what the kernel says.
+        local_addr: where to connect to the proxy from.
+        options: arguments of `setsockopt`, for the socket before it connects.
+
+    Raises:
+        ProxyError: see `socksy.errors`. Then, and if it is cancelled, nothing is left open.
+        InvalidProxyError, InvalidTargetError: an argument is wrong; nothing was sent.
+    """
+    chain = _chain_for(proxy, host, port)
+    if chain is None:
+        direct = _connect_directly(host, port, local_addr, options)
+        return await _within(timeout, direct)  # type: ignore[no-any-return]
+    deadline = monotonic() + (PATIENCE if timeout is None else timeout)
+    return await _connect_through(chain, host, port, deadline, local_addr, options)
+
+
+async def create_connection(
+    protocol_factory: Callable[[], _Protocol],
+    host: Host,
+    port: int,
+    *,
+    proxy: ProxyLike | _Unset = UNSET,
+    timeout: float | None = None,
+    ssl: tls.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    local_addr: tuple[str, int] | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> tuple[asyncio.Transport, _Protocol]:
+    """``loop.create_connection`` through a proxy; returns transport and protocol.
+
+    ``transport.get_extra_info("peername")`` is the target as it was named here, and ``"sockname"``
+    our end of the connection to the proxy. ``loop.start_tls`` works on the transport.
+
+    Args:
+        host, port, proxy, local_addr: as for `connect`.
+        timeout: seconds for everything, the TLS handshake included.
+        ssl: a context for TLS with the target, or True for the default one.
+        server_hostname: whom the certificate must name; by default the host.
+        ssl_handshake_timeout, ssl_shutdown_timeout: seconds, as in asyncio (the second is new in
+            Python 3.11); the first may only shorten `timeout`.
+
+    Raises:
+        ProxyError: see `socksy.errors`.
+        ssl.SSLError, OSError: the TLS handshake with the target failed.
+        ValueError: an argument is wrong; nothing was sent.
+    """
+    chain = _chain_for(proxy, host, port)
+    options = _tls_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+    loop = asyncio.get_running_loop()
+    if chain is None:
+        name = clean_host(host)
+        making = loop.create_connection(
+            protocol_factory, name, port, local_addr=local_addr, **options
+        )
+        return await _within(timeout, making)  # type: ignore[no-any-return]
+    deadline = monotonic() + (PATIENCE if timeout is None else timeout)
+    sock = await _connect_through(chain, host, port, deadline, local_addr)
+    try:
+        protocol = protocol_factory()
+    except BaseException:
+        sock.close()
+        raise
+    if ssl:
+        options.setdefault("server_hostname", clean_host(host))
+        if timeout is not None:
+            left = max(deadline - monotonic(), _TICK)
+            options["ssl_handshake_timeout"] = min(left, ssl_handshake_timeout or left)
+    try:
+        # from here on the transport owns the socket, and closes it if this fails
+        return await loop.create_connection(lambda: protocol, sock=sock, **options)
+    except ConnectionAbortedError as exc:  # what asyncio raises for ssl_handshake_timeout
+        if timeout is None or monotonic() < deadline - _TICK:
+            raise
+        error = ProxyTimeoutError(phase=_TLS_HANDSHAKE)
+        error.proxy, error.target = str(chain[-1]), (clean_host(host), port)
+        raise error from exc
+
+
+async def open_connection(
+    host: Host,
+    port: int,
+    *,
+    proxy: ProxyLike | _Unset = UNSET,
+    timeout: float | None = None,
+    limit: int = _LIMIT,
+    ssl: tls.SSLContext | bool | None = None,
+    server_hostname: str | None = None,
+    local_addr: tuple[str, int] | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """``asyncio.open_connection`` through a proxy; returns reader and writer.
+
+    Args:
+        limit: bytes that the reader buffers, as in asyncio.
+        others: as for `create_connection`.
+
+    Raises:
+        ProxyError, ssl.SSLError, OSError, ValueError: as `create_connection`.
+    """
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=limit, loop=loop)
+    transport, protocol = await create_connection(
+        lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
+        host,
+        port,
+        proxy=proxy,
+        timeout=timeout,
+        ssl=ssl,
+        server_hostname=server_hostname,
+        local_addr=local_addr,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        ssl_shutdown_timeout=ssl_shutdown_timeout,
+    )
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def _chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:
+    route = get_default_proxy() if proxy is UNSET else as_route(proxy)  # type: ignore[arg-type]
+    return choose(route, clean_host(host), port) if callable(route) else route
+
+
+def _tls_options(
+    context: Any,
+    server_hostname: str | None,
+    handshake_timeout: float | None,
+    shutdown_timeout: float | None,
+) -> dict[str, Any]:
+    """What loop.create_connection is given for TLS; checked before anything is sent."""
+    named: dict[str, Any] = {
+        "server_hostname": server_hostname,
+        "ssl_handshake_timeout": handshake_timeout,
+        "ssl_shutdown_timeout": shutdown_timeout,
+    }
+    options = {name: value for name, value in named.items() if value is not None}
+    if not context:
+        if options:
+            raise ValueError(f"{next(iter(options))} is only meaningful with ssl")
+        return {}
+    if context is not True and not isinstance(context, tls.SSLContext):
+        raise TypeError(f"ssl is an SSLContext or a bool, not {type(context).__name__}")
+    for name in ("ssl_handshake_timeout", "ssl_shutdown_timeout"):
+        if name in options and not options[name] > 0:
+            raise ValueError(f"{name} is a positive number of seconds")
+    if shutdown_timeout is not None and sys.version_info < (3, 11):
+        raise ValueError("ssl_shutdown_timeout needs Python 3.11")
+    return {"ssl": context, **options}
+
+
+# -- direct connections
+
+
+async def _within(timeout: float | None, doing: Any) -> Any:
+    """Await it for so many seconds; raises TimeoutError."""
+    try:
+        return await asyncio.wait_for(doing, timeout)
+    except asyncio.TimeoutError as exc:  # another class than the builtin one in Python 3.10
+        raise exc if isinstance(exc, OSError) else TimeoutError("timed out") from exc
+
+
+async def _connect_directly(
+    host: Host,
+    port: int,
+    local_addr: tuple[str, int] | None,
+    options: Iterable[tuple[Any, ...]],
+) -> SocksSocket:
+    found = await asyncio.get_running_loop().getaddrinfo(clean_host(host), port, type=SOCK_STREAM)
+    *firsts, last = found
+    for info in firsts:
+        try:
+            return await _connect_to(info, local_addr, options)
+        except OSError:  # the next address may do
+            pass
+    return await _connect_to(last, local_addr, options)
+
+
+async def _connect_to(
+    info: tuple[Any, ...],
+    local_addr: tuple[str, int] | None,
+    options: Iterable[tuple[Any, ...]],
+) -> SocksSocket:
+    family, kind, proto, _, address = info
+    sock = SocksSocket(family, kind, proto, proxy=None)
+    try:
+        for option in options:
+            sock.setsockopt(*option)
+        sock.setblocking(False)
+        if local_addr is not None:
+            sock.bind(local_addr)
+        await asyncio.get_running_loop().sock_connect(sock, address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# -- through a proxy
+
+
+async def _connect_through(
+    chain: Chain,
+    host: Host,
+    port: int,
+    deadline: float,
+    local_addr: tuple[str, int] | None,
+    options: Iterable[tuple[Any, ...]] = (),
+) -> SocksSocket:
+    name, port = clean_target(host, port)
+    loop = asyncio.get_running_loop()
+    sock = socket_for(chain, local_addr, options)
+    sock.setblocking(False)
+    dial = Dial(sock, deadline - monotonic(), sock._local, sock._options)
+    task = dial.through(chain, name, port, _CONNECT)
+    if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
+        bound = await _run_in_thread(loop, task, sock)
+    else:
+        bound = await _run_in_loop(loop, task, sock)
+    sock._tunnel = Tunnel(sock._peer_form((host, port)), bound, dial)
+    return sock
+
+
+async def _run_in_loop(
+    loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, Any], own: SocksSocket
+) -> Any:
+    driver = _Driver(loop, task, own)
+    try:
+        return await driver.outcome
+    except BaseException:
+        driver.stop()
+        own.close()
+        raise
+    finally:
+        del driver  # a failure would hold on to it, and it to the failure
+
+
+async def _run_in_thread(
+    loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, Any], own: SocksSocket
+) -> Any:
+    running = loop.run_in_executor(None, run, task)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # A thread cannot be stopped: it ends with its deadline, and only then its socket is free.
+        running.add_done_callback(lambda _: own.close())
+        raise
+    except BaseException:
+        own.close()
+        raise
+
+
+class _Driver:
+    """Resumes a task of `Dial` whenever its socket is ready, from the loop's callbacks.
+
+    Attributes:
+        outcome: a future of what the task returns or raises.
+    """
+
+    __slots__ = ("_alarm", "_loop", "_own", "_task", "_timer", "_until", "_watched", "outcome")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, Any], own: SocksSocket
+    ) -> None:
+        self._loop = loop
+        self._task = task
+        self._own = own
+        # a socket, its number and the event
+        self._watched: tuple[Any, int, int] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = self._until = 0.0
+        self.outcome: asyncio.Future[Any] = loop.create_future()
+        self._resume(None)
+
+    def stop(self) -> None:
+        """Let go of everything. Idempotent."""
+        self._unwatch()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._task.close()
+
+    def _resume(self, came: bool | None) -> None:
+        try:
+            sock, event, until = self._task.send(came)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            self.stop()
+            self.outcome.set_result(stop.value)
+        except Exception as exc:
+            self.stop()
+            self.outcome.set_exception(exc)
+        else:
+            watched = self._watched
+            if watched is None or watched[0] is not sock or watched[2] != event:
+                self._unwatch()
+                self._watch(sock, event)
+            assert until is not None  # there always is a deadline here
+            self._until = until
+            if self._timer is None or until < self._alarm - _TICK:
+                self._set_alarm()
+
+    def _watch(self, sock: Any, event: int) -> None:
+        number = sock.fileno()
+        add = self._loop.add_reader if event == POLLIN else self._loop.add_writer
+        add(number, self._ready)
+        self._watched = sock, number, event
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            _, number, event = self._watched
+            self._watched = None
+            remove = self._loop.remove_reader if event == POLLIN else self._loop.remove_writer
+            remove(number)
+
+    def _ready(self) -> None:
+        watched = self._watched
+        # Between two answers to the own socket nothing changes. A spare may be put under another
+        # number meanwhile, and a selector could not be rid of it any more.
+        if watched is not None and (watched[2] == POLLOUT or watched[0] is not self._own):
+            self._unwatch()
+        self._resume(True)
+
+    def _set_alarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._alarm = self._until
+        self._timer = self._loop.call_later(self._until - monotonic(), self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._timer = None
+        if monotonic() < self._until - _TICK:  # it was set for a wait that is over
+            self._set_alarm()
+        else:
+            self._unwatch()
+            self._resume(False)
