@@ -21,14 +21,12 @@ from socket import SOCK_STREAM
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from .defaults import get_default_proxy
 from .errors import ProxyTimeoutError
 from .hosts import clean_host
 from .protocol.address import clean_target
 from .protocol.codes import Command
-from .proxy import as_route, choose
 from .sockets.dial import PATIENCE, POLLIN, POLLOUT, Dial, run
-from .sockets.stream import UNSET, SocksSocket, Tunnel, socket_for
+from .sockets.stream import UNSET, SocksSocket, Tunnel, chain_for, socket_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -71,7 +69,7 @@ async def connect(
         ProxyError: see `socksy.errors`. Then, and if it is cancelled, nothing is left open.
         InvalidProxyError, InvalidTargetError: an argument is wrong; nothing was sent.
     """
-    chain = _chain_for(proxy, host, port)
+    chain = chain_for(proxy, host, port)
     if chain is None:
         direct = _connect_directly(host, port, local_addr, options)
         return await _within(timeout, direct)  # type: ignore[no-any-return]
@@ -110,7 +108,7 @@ async def create_connection(
         ssl.SSLError, OSError: the TLS handshake with the target failed.
         ValueError: an argument is wrong; nothing was sent.
     """
-    chain = _chain_for(proxy, host, port)
+    chain = chain_for(proxy, host, port)
     options = _tls_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
     loop = asyncio.get_running_loop()
     if chain is None:
@@ -179,11 +177,6 @@ async def open_connection(
         ssl_shutdown_timeout=ssl_shutdown_timeout,
     )
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
-
-def _chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:
-    route = get_default_proxy() if proxy is UNSET else as_route(proxy)  # type: ignore[arg-type]
-    return choose(route, clean_host(host), port) if callable(route) else route
 
 
 def _tls_options(

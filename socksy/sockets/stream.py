@@ -506,12 +506,16 @@ def create_connection(
     Raises:
         ProxyError, InvalidProxyError, InvalidTargetError: as `SocksSocket.connect`.
     """
-    route = get_default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
-    host, port = address
-    chain = choose(route, clean_host(host), port) if callable(route) else route
+    chain = chain_for(proxy, *address)
     if chain is None:
         return _connect_directly(address, timeout, source_address, all_errors)
     return connect_through(chain, address, timeout, source_address)
+
+
+def chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:
+    """The proxies that a ``proxy=`` means for a target; None for a direct connection."""
+    route = get_default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
+    return choose(route, clean_host(host), port) if callable(route) else route
 
 
 def socket_for(
