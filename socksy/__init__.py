@@ -9,8 +9,6 @@
 See the README for the rest.
 """
 
-from .bypass import Bypass
-from .defaults import get_default_proxy, set_default_proxy, using
 from .errors import (
     AddressTypeNotSupportedError,
     CommandNotSupportedError,
@@ -32,8 +30,15 @@ from .errors import (
     TargetRefusedError,
 )
 from .proxy import Proxy
-from .sockets.lookup import NameLookupError
 from .sockets.stream import SocksSocket, create_connection
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .bypass import Bypass
+    from .defaults import get_default_proxy, set_default_proxy, using
+    from .sockets.lookup import NameLookupError
 
 __version__ = "0.1.0"
 
@@ -65,3 +70,25 @@ __all__ = [
     "set_default_proxy",
     "using",
 ]
+
+# What a connect through a proxy by its URL does not need; loaded when first asked for.
+_LATER = {
+    "Bypass": "bypass",
+    "NameLookupError": "sockets.lookup",
+    "get_default_proxy": "defaults",
+    "set_default_proxy": "defaults",
+    "using": "defaults",
+}
+
+
+def __getattr__(name: str) -> "Any":
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *__all__})

@@ -22,8 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ProxyTimeoutError
-from .hosts import clean_host
-from .protocol.address import clean_target
+from .hosts import clean_host, clean_target
 from .protocol.codes import Command
 from .sockets.dial import PATIENCE, POLLIN, POLLOUT, Dial, run
 from .sockets.stream import UNSET, SocksSocket, Tunnel, chain_for, socket_for

@@ -9,10 +9,12 @@ The errors do not repeat the text: of a badly written proxy URL it may hold the 
 
 from __future__ import annotations
 
+from operator import index
+
 # Not I/O: how the operating system writes addresses. `ipaddress` takes milliseconds to import.
 from socket import AF_INET6, inet_ntop, inet_pton
 
-from .errors import InvalidTargetError
+from .errors import InvalidPortError, InvalidTargetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +59,24 @@ def clean_host(host: Host) -> str:
         bad = sorted(_FORBIDDEN.intersection(host))[0]
         raise InvalidTargetError(f"a host name cannot contain {bad!r}")
     return host
+
+
+def clean_target(host: Host, port: int, lowest_port: int = 1) -> tuple[str, int]:
+    """Host and port as they may be asked of a proxy.
+
+    Raises:
+        InvalidTargetError: the host cannot be sent, or has a zone that means nothing elsewhere.
+        InvalidPortError: the port is not from `lowest_port` to 65535.
+        TypeError: of another type.
+    """
+    if port.__class__ is not int:
+        port = index(port)
+    host = clean_host(host)
+    if "%" in host:
+        raise InvalidTargetError(f"{host!r} has a zone, which only this machine understands")
+    if not lowest_port <= port <= 65535:
+        raise InvalidPortError(f"a port is a number from {lowest_port} to 65535, not {port}")
+    return host, port
 
 
 def _as_text(host: bytes | bytearray | IPv4Address | IPv6Address) -> str:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .bypass import Bypass
 from .errors import InvalidProxyError, InvalidTargetError
-from .hosts import clean_host, parse_port
+from .hosts import clean_host, pack_ip, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +58,9 @@ class Proxy:
     __slots__ = (
         "_key",
         "allow_empty_username",
+        "endpoint",
         "host",
+        "login",
         "password",
         "path",
         "port",
@@ -76,6 +77,10 @@ class Proxy:
     path: str | None
     require_auth: bool
     allow_empty_username: bool
+    #: user name and password as they are sent (see `encode_login`), or None
+    login: tuple[bytes, bytes] | None
+    #: what connect() takes for a proxy whose host is an IPv4 address; else None
+    endpoint: tuple[str, int] | None
     _key: tuple[Any, ...]
 
     def __init__(
@@ -123,6 +128,12 @@ class Proxy:
         for name, value in zip(_FIELDS, key, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_key", key)
+        login = None
+        if username is not None:
+            login = encode_login(username), encode_login(password or "")
+        object.__setattr__(self, "login", login)
+        literal = path is None and ":" not in host and pack_ip(host) is not None
+        object.__setattr__(self, "endpoint", (host, port) if literal else None)
 
     @classmethod
     def from_url(
@@ -198,6 +209,8 @@ class Proxy:
         """
         env = os.environ if environ is None else environ
         if host is not None:
+            from .bypass import Bypass
+
             no_proxy = env.get("no_proxy") or env.get("NO_PROXY", "")
             if no_proxy and Bypass.from_no_proxy(no_proxy).matches(clean_host(host), port):
                 return None

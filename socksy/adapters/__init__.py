@@ -20,7 +20,7 @@ from ..errors import (
     ProxyProtocolError,
     ProxyUnsupportedError,
 )
-from ..protocol.address import clean_target
+from ..hosts import clean_target
 from ..proxy import as_route
 from ..sockets.stream import _Unset, chain_for
 

@@ -1,10 +1,107 @@
 """The protocols as bytes: no sockets, no clock, no threads, no DNS in this folder.
 
-`tunnel` is the client's side of a whole chain, `accept` the server's side of one connection;
-`reply_bytes` is what a server answers.
+`tunnel` is the client's side of a whole chain: the handshake of each hop, through the tunnel of the
+last. `server.accept` is the server's side of one connection.
 """
 
-from .route import Leg, bind_peer, tunnel
-from .server import accept, reply_bytes
+from __future__ import annotations
 
-__all__ = ["Leg", "accept", "bind_peer", "reply_bytes", "tunnel"]
+from ..errors import ProxyConnectionError, ProxyError, ProxyReplyError
+from ..proxy import HTTP, SOCKS4A, SOCKS5, SOCKS5H, Proxy
+from . import socks5
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
+    from .steps import Address, Handshake
+
+    #: a proxy, and the host and port that are asked of it
+    Leg: TypeAlias = tuple[Proxy, str, int]
+else:
+    Leg = tuple
+
+__all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "tunnel"]
+
+_CONNECT = 1
+
+
+def handshake(leg: Leg, command: int = _CONNECT) -> Handshake[Address]:
+    """`command` at one proxy; returns its bound address. Its errors name no proxy yet.
+
+    What the arguments rule out is raised here, before anything is sent.
+    """
+    proxy, host, port = leg
+    scheme, login = proxy.scheme, proxy.login
+    if scheme in (SOCKS5H, SOCKS5):
+        return socks5.handshake(command, host, port, login=login, require_auth=proxy.require_auth)
+    if scheme == HTTP:
+        from .http import handshake as http_handshake
+
+        return http_handshake(command, host, port, login=login)
+    from .socks4 import handshake as socks4_handshake
+
+    user_id = b"" if login is None else login[0]
+    return socks4_handshake(command, host, port, user_id=user_id, remote_dns=scheme == SOCKS4A)
+
+
+def tunnel(legs: tuple[Leg, ...], command: int = _CONNECT) -> Handshake[Address]:
+    """CONNECT from proxy to proxy and `command` at the last one; returns its bound address.
+
+    What the arguments rule out is raised here, before anything is sent.
+    """
+    last = len(legs) - 1
+    handshakes = []
+    for number, leg in enumerate(legs):
+        try:
+            handshakes.append(handshake(leg, command if number == last else _CONNECT))
+        except ProxyError as error:
+            name_the_leg(error, legs, number)
+            raise
+    return _walk(legs, handshakes)
+
+
+def bind_peer(legs: tuple[Leg, ...]) -> Handshake[Address]:
+    """The second reply to a BIND that `tunnel` has asked for: who has connected."""
+    if legs[-1][0].scheme in (SOCKS5, SOCKS5H):
+        second_reply = socks5.second_reply
+    else:
+        from .socks4 import second_reply
+    return _walk(legs, [second_reply()], len(legs) - 1)
+
+
+def _walk(
+    legs: tuple[Leg, ...], handshakes: Iterable[Handshake[Address]], first: int = 0
+) -> Handshake[Address]:
+    bound = "0.0.0.0", 0
+    for number, step_by_step in enumerate(handshakes, first):
+        try:
+            bound = yield from step_by_step
+        except ProxyError as error:
+            name_the_leg(error, legs, number)
+            if number + 1 < len(legs) and isinstance(error, ProxyReplyError):
+                raise _next_unreachable(error, legs, number + 1) from error
+            raise
+    return bound
+
+
+def name_the_leg(error: ProxyError, legs: tuple[Leg, ...], number: int) -> None:
+    """Write into an error which proxy it is about, and what was asked of it."""
+    proxy, host, port = legs[number]
+    error.proxy, error.target = str(proxy), (host, port)
+    if len(legs) > 1:
+        error.hop, error.hops = number + 1, len(legs)
+
+
+def _next_unreachable(
+    error: ProxyReplyError, legs: tuple[Leg, ...], number: int
+) -> ProxyConnectionError:
+    # errno was set by the reply's row: it is always a number
+    unreachable = ProxyConnectionError(
+        error.errno or 0,
+        f"the proxy before it cannot reach this proxy: {error.reply}",
+        phase=error.phase,
+    )
+    name_the_leg(unreachable, legs, number)
+    return unreachable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .address import address_length, pack_address, unpack_address
+from .socks5 import address_length, pack_address, unpack_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

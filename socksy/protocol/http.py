@@ -13,17 +13,17 @@ from ..errors import (
     reply_error,
 )
 from ..hosts import pack_ip, parse_port, unpack_ip
-from .codes import Command
-from .request import Request
 from .steps import HTTP_ANSWER, Step, unexpected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .server import Request
     from .socks5 import Check
     from .steps import Address, Handshake
 
+_CONNECT = 1  # as in `codes`
 _MAX_HEAD = 65536
 _PIECE = 4096
 _PREFIX = b"HTTP/1."
@@ -37,7 +37,7 @@ def handshake(
     Raises (before anything is sent):
         ProxyUnsupportedError: anything but CONNECT.
     """
-    if command != Command.CONNECT:
+    if command != _CONNECT:
         raise ProxyUnsupportedError(
             message="an HTTP proxy does CONNECT only", hint="Use a SOCKS5 proxy: socks5h://"
         )
@@ -118,6 +118,8 @@ def _base64(data: bytes) -> bytes:
 
 def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
     """Read a client's CONNECT; `head` is its first two bytes."""
+    from .server import Request
+
     head += yield from _read_head(b"", "the request", lambda head: False)
     first, *lines = head.decode("latin-1").split("\n")
     method, _, rest = first.partition(" ")
@@ -139,7 +141,7 @@ def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
         if username is None:
             yield Step(reply(407), 0, HTTP_ANSWER)
             raise ProxyAuthenticationError(message="the client's user name or password is wrong")
-    return Request("HTTP", Command.CONNECT, host.strip("[]"), port, username=username)
+    return Request("HTTP", _CONNECT, host.strip("[]"), port, username=username)
 
 
 def _check_basic(lines: list[str], check: Check) -> str | None:

@@ -15,15 +15,16 @@ from ..errors import (
     reply_error,
 )
 from ..hosts import pack_ip, unpack_ip
-from .codes import Command, Socks4Reply
-from .request import Request
 from .steps import REPLY, SECOND_REPLY, Step, unexpected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .server import Request
     from .steps import Address, Handshake
 
-_GRANTED = int(Socks4Reply.GRANTED)
+# As in `codes`, whose enums take longer to import than this whole module.
+_CONNECT, _BIND = 1, 2
+_GRANTED, _REJECTED = 0x5A, 0x5B
 _MAX_FIELD = 256  # of a user id or a name, with its NUL: what a server is willing to read
 
 
@@ -36,7 +37,7 @@ def handshake(
         ProxyUnsupportedError: an IPv6 target, a name without 4a, UDP ASSOCIATE.
         InvalidTargetError: 0.0.0.x, which announces a name in SOCKS4a.
     """
-    if command not in (Command.CONNECT, Command.BIND):
+    if command not in (_CONNECT, _BIND):
         raise ProxyUnsupportedError(
             message="SOCKS4 does CONNECT and BIND only", hint="Use a SOCKS5 proxy: socks5h://"
         )
@@ -76,6 +77,8 @@ def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
 
 def serve(head: bytes, login_required: bool = False) -> Handshake[Request]:
     """Read a client's request; `head` is its first two bytes."""
+    from .server import Request
+
     head += yield Step(b"", 6, "the request")
     user_id = yield from _read_field("the user id")
     host = unpack_ip(head[4:8])
@@ -86,7 +89,7 @@ def serve(head: bytes, login_required: bool = False) -> Handshake[Request]:
         "SOCKS4", head[1], host, head[2] << 8 | head[3], username=user_id.decode("utf-8", "replace")
     )
     if login_required:  # SOCKS4 has no password to check
-        yield Step(reply(Socks4Reply.REJECTED), 0, REPLY)
+        yield Step(reply(_REJECTED), 0, REPLY)
         raise ProxyProtocolError(message="a SOCKS4 client, where a login is required")
     return request
 

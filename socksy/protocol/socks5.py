@@ -11,28 +11,33 @@
 from __future__ import annotations
 
 from ..errors import ProxyAuthenticationError, ProxyProtocolError, reply_error
-from .address import address_length, pack_address, unpack_address
-from .codes import Method, Reply
-from .request import Request
+from ..hosts import pack_ip, unpack_ip
 from .steps import LOGIN_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY, Step, unexpected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from .server import Request
     from .steps import Address, Handshake
 
     #: whether this user name and password may pass
     Check = Callable[[bytes, bytes], bool]
 
-_NO_AUTHENTICATION = int(Method.NO_AUTHENTICATION)
-_USERNAME_PASSWORD = int(Method.USERNAME_PASSWORD)
+# As in `codes`, whose enums take longer to import than this whole module.
+_NO_AUTHENTICATION, _USERNAME_PASSWORD, _NO_ACCEPTABLE = 0x00, 0x02, 0xFF
+_IPV4, _NAME, _IPV6 = 1, 3, 4
+_ADDRESS_TYPE_NOT_SUPPORTED = 8
 # The shortest reply: an empty name as BND.ADDR. The first read asks for no more.
 _SHORTEST_REPLY = 7
 
 _GREETING = Step(b"\5\1\0", 2, METHOD_CHOICE)
 _GREETING_WITH_LOGIN = Step(b"\5\2\0\2", 2, METHOD_CHOICE)
 _GREETING_LOGIN_ONLY = Step(b"\5\1\2", 2, METHOD_CHOICE)
+# What most servers reply, until where its length is known, and all of it if they tell no address.
+_SUCCESS_WITH_IPV4 = b"\5\0\0\1"
+_SUCCESS_NOWHERE = b"\5\0\0\1\0\0\0\0\0\0"
+_NOWHERE = "0.0.0.0", 0
 _REST_OF_IPV4 = Step(b"", 10 - _SHORTEST_REPLY, REPLY, already=_SHORTEST_REPLY)
 
 
@@ -65,13 +70,17 @@ def _negotiate(
         yield from username_password(*login)
     elif choice[1] != _NO_AUTHENTICATION or require_auth:
         raise _no_way_in(choice[1], login is not None, require_auth)
-    return (yield from _read_reply(request, REPLY))
+    answer = yield Step(request, _SHORTEST_REPLY, REPLY, 2)
+    if len(answer) == _SHORTEST_REPLY and answer.startswith(_SUCCESS_WITH_IPV4):  # the usual case
+        answer += yield _REST_OF_IPV4
+        return _NOWHERE if answer == _SUCCESS_NOWHERE else unpack_address(_IPV4, answer[4:])
+    return (yield from _judge(answer, REPLY))
 
 
 def _no_way_in(
     method: int, has_login: bool, require_auth: bool
 ) -> ProxyAuthenticationError | ProxyProtocolError:
-    if method == Method.NO_ACCEPTABLE:
+    if method == _NO_ACCEPTABLE:
         if has_login:
             hint = "It takes neither user name and password nor, maybe, any login at all"
         else:
@@ -107,11 +116,12 @@ def username_password(username: bytes, password: bytes) -> Handshake[None]:
 
 def second_reply() -> Handshake[Address]:
     """The reply that comes when a peer has connected to the port that BIND opened."""
-    return _read_reply(b"", SECOND_REPLY)
+    answer = yield Step(b"", _SHORTEST_REPLY, SECOND_REPLY, 2)
+    return (yield from _judge(answer, SECOND_REPLY))
 
 
-def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
-    answer = yield Step(message, _SHORTEST_REPLY, awaiting, 2)
+def _judge(answer: bytes, awaiting: str) -> Handshake[Address]:
+    """Read on in a reply of which at least two bytes have come."""
     if answer[0] != 5:
         raise unexpected(answer[0], "SOCKS5", awaiting)
     if answer[1] != 0:
@@ -121,17 +131,14 @@ def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
         rest = _SHORTEST_REPLY - len(answer)
         answer += yield Step(b"", rest, awaiting, already=len(answer))
     atyp = answer[3]
-    if atyp == 1 and awaiting == REPLY:
-        answer += yield _REST_OF_IPV4
-    else:
-        length = address_length(atyp, answer[4])
-        if length is None:
-            raise ProxyProtocolError(
-                message=f"the reply has an unknown address type {atyp:#04x}", phase=awaiting
-            )
-        if 4 + length > _SHORTEST_REPLY:
-            rest = 4 + length - _SHORTEST_REPLY
-            answer += yield Step(b"", rest, awaiting, already=_SHORTEST_REPLY)
+    length = address_length(atyp, answer[4])
+    if length is None:
+        raise ProxyProtocolError(
+            message=f"the reply has an unknown address type {atyp:#04x}", phase=awaiting
+        )
+    if 4 + length > _SHORTEST_REPLY:
+        rest = 4 + length - _SHORTEST_REPLY
+        answer += yield Step(b"", rest, awaiting, already=_SHORTEST_REPLY)
     return unpack_address(atyp, answer[4:])
 
 
@@ -141,6 +148,8 @@ def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
     Args:
         check: whether a user name and password may pass; without it no login is wanted.
     """
+    from .server import Request
+
     methods = yield Step(b"", head[1], "the methods")
     wanted = _NO_AUTHENTICATION if check is None else _USERNAME_PASSWORD
     if wanted not in methods:
@@ -155,7 +164,7 @@ def serve(head: bytes, check: Check | None = None) -> Handshake[Request]:
         raise ProxyProtocolError(message="the client's request is not SOCKS5")
     length = address_length(request[3], request[4])
     if length is None:
-        yield Step(reply(Reply.ADDRESS_TYPE_NOT_SUPPORTED), 0, REPLY)
+        yield Step(reply(_ADDRESS_TYPE_NOT_SUPPORTED), 0, REPLY)
         raise ProxyProtocolError(message=f"the client sent address type {request[3]:#04x}")
     address = request[4:] + (yield Step(b"", length - 1, "the request"))
     host, port = unpack_address(request[3], address)
@@ -180,3 +189,34 @@ def _serve_login(check: Check) -> Handshake[str]:
 def reply(code: int, host: str = "0.0.0.0", port: int = 0) -> bytes:
     """A reply with its bound address."""
     return b"\5%c\0" % code + pack_address(host, port)
+
+
+# -- the address fields of requests, replies and datagrams (section 5)
+
+
+def pack_address(host: str, port: int) -> bytes:
+    """ATYP, DST.ADDR and DST.PORT of a clean host; an IPv4-mapped address goes as IPv4."""
+    # a name mostly ends in a letter, and an address never does without a colon
+    packed = None if host[-1:] > "9" and ":" not in host else pack_ip(host)
+    if packed is None:
+        name = host.encode("ascii")
+        return bytes((_NAME, len(name))) + name + port.to_bytes(2, "big")
+    atyp = b"\x01" if len(packed) == 4 else b"\x04"
+    return atyp + packed + port.to_bytes(2, "big")
+
+
+def address_length(atyp: int, first: int) -> int | None:
+    """How many bytes address and port have, given ATYP and the byte behind it; None if unknown."""
+    if atyp == _IPV4:
+        return 6
+    if atyp == _NAME:
+        return 3 + first
+    return 18 if atyp == _IPV6 else None
+
+
+def unpack_address(atyp: int, data: bytes) -> Address:
+    """Host and port from exactly `address_length` bytes. A name may be empty, or not ASCII."""
+    port = data[-2] << 8 | data[-1]
+    if atyp == _NAME:
+        return data[1:-2].decode("utf-8", "backslashreplace"), port
+    return unpack_ip(data[:-2]), port

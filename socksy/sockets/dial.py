@@ -18,7 +18,7 @@ import errno
 import os
 import select
 import socket
-from itertools import pairwise
+import sys
 from time import monotonic
 
 from ..errors import (
@@ -29,20 +29,19 @@ from ..errors import (
     ProxyTimeoutError,
 )
 from ..hosts import pack_ip
-from ..protocol.route import name_the_leg, tunnel
+from ..protocol import handshake, name_the_leg, tunnel
 from ..protocol.steps import REPLY, closed_early, timed_out
 from ..proxy import SOCKS4, SOCKS5
-from .lookup import proxy_endpoints, target_addresses
-from .options import bind_like, put_under, set_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any, TypeAlias
 
-    from ..protocol.route import Leg
+    from ..protocol import Leg
     from ..protocol.steps import Address, Handshake, Step
     from ..proxy import Chain, Proxy
+    from .lookup import Endpoint
     from .options import Options
 
     #: a socket, the `poll` event it should have, and until when (None: for ever)
@@ -58,12 +57,15 @@ CONNECTING = "the connection to the proxy"
 # to connect would encrypt what is meant for the proxy.
 _connect = socket.SocketType.connect
 _connect_ex = socket.SocketType.connect_ex
-_send = socket.SocketType.send
+send = socket.SocketType.send
 recv = socket.SocketType.recv
 # The C member; socket.family makes an enum of it, in Python.
 family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
+# Windows cannot put one socket under the number of another: a non-blocking connect waits there.
+CAN_REPLACE = sys.platform != "win32"
 POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
+_IPV4 = socket.AF_INET
 MSG_PEEK = int(socket.MSG_PEEK)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
 
@@ -82,9 +84,15 @@ def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
 def run(task: Generator[Wait, bool, Any]) -> Any:
     """Drive a task to its end in this thread, and return its result."""
     try:
-        request = next(task)
+        sock, event, deadline = next(task)
+        poller, watched = select.poll(), sock
         while True:
-            request = task.send(wait(*request))
+            if sock is not watched:
+                poller, watched = select.poll(), sock
+            poller.register(sock, event)  # or change the event
+            left = None if deadline is None else (deadline - monotonic()) * 1000
+            ready = bool((left is None or left > 0) and poller.poll(left))
+            sock, event, deadline = task.send(ready)
     except StopIteration as stop:
         return stop.value
     finally:
@@ -136,7 +144,9 @@ class Dial:
         """
         own = self._own
         timeout = own.gettimeout()
-        if timeout is not None:
+        # On a socket that is not blocking as it is, this costs no system calls.
+        switched = timeout != 0 and self.deadline is not None
+        if switched:
             own.setblocking(False)
         try:
             if chain[-1].scheme in (SOCKS4, SOCKS5) and pack_ip(host) is None:
@@ -146,6 +156,8 @@ class Dial:
             if self.spare is not None:
                 if timeout is None:
                     self.spare.setblocking(True)
+                from .options import put_under
+
                 self.names = self.spare.getsockname(), self.spare.getpeername()
                 put_under(self.spare, own)
             return bound
@@ -156,13 +168,15 @@ class Dial:
                 self._renew()
             raise
         finally:
-            if timeout is not None:
+            if switched:
                 own.settimeout(timeout)
 
     def _try_each_address(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
         """Local DNS: ask for one address after the other, as a plain socket would."""
+        from .lookup import target_addresses
+
         family = socket.AF_INET if chain[-1].scheme == SOCKS4 else 0
         addresses = yield from target_addresses(host, port, family, self.deadline)
         for address in addresses[:-1]:
@@ -177,23 +191,28 @@ class Dial:
     def _attempt(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
-        if len(chain) == 1:
+        single = len(chain) == 1
+        if single:
             legs: tuple[Leg, ...] = ((chain[0], host, port),)
         else:
             legs = yield from self._legs(chain, host, port)
         self.legs = legs
-        handshake = tunnel(legs, command)  # refuses what cannot be asked, before we connect
         try:
+            # what cannot be asked is refused here, before we connect
+            talk = handshake(legs[0], command) if single else tunnel(legs, command)
             sock = yield from self._reach(chain[0])
+            return (yield from drive(sock, talk, self.deadline))  # type: ignore[no-any-return]
         except ProxyError as error:
-            name_the_leg(error, legs, 0)
+            if error.proxy is None:
+                name_the_leg(error, legs, 0)
             raise
-        return (yield from drive(sock, handshake, self.deadline))  # type: ignore[no-any-return]
 
     def _legs(self, chain: Chain, host: str, port: int) -> Generator[Wait, bool, tuple[Leg, ...]]:
         """Who is asked for what; the name of a hop is looked up if the proxy before wants that."""
+        from .lookup import target_addresses
+
         legs: list[Leg] = []
-        for proxy, following in pairwise(chain):
+        for proxy, following in zip(chain, chain[1:]):  # noqa: B905, RUF007 - the last has none
             name = following.host
             if proxy.scheme in (SOCKS4, SOCKS5) and pack_ip(name) is None:
                 family = socket.AF_INET if proxy.scheme == SOCKS4 else 0
@@ -207,12 +226,20 @@ class Dial:
 
         Each address has an equal share of the time that is left.
         """
-        endpoints = yield from proxy_endpoints(proxy, self.deadline)
+        if proxy.endpoint is not None:
+            endpoints: list[Endpoint] = [(_IPV4, proxy.endpoint)]
+        else:
+            from .lookup import proxy_endpoints
+
+            endpoints = yield from proxy_endpoints(proxy, self.deadline)
         for left in range(len(endpoints), 0, -1):
             family, address = endpoints[-left]
             try:
                 sock = self._socket_for(family)
-                yield from self._connect(sock, address, left)
+                if self.deadline is None:
+                    _connect(sock, address)
+                else:
+                    yield from self._connect(sock, address, self.deadline, left)
                 return sock
             except OSError as exc:
                 if left == 1:
@@ -227,6 +254,8 @@ class Dial:
         if not self._spent and family_of(own) == family:
             self._spent = True
             return own
+        from .options import bind_like, set_again
+
         self.spare = spare = socket.socket(family, socket.SOCK_STREAM)
         set_again(self._options, spare)
         if self._local is not None:
@@ -239,18 +268,21 @@ class Dial:
 
     def _free_the_port(self) -> None:
         """Two descriptors cannot be bound to one port: the own one lets go of it."""
+        from .options import put_under
+
         own = self._own
         self._spent = True
         put_under(socket.socket(own.family, own.type, own.proto), own)
 
-    def _connect(self, sock: socket.socket, address: Any, left: int) -> Generator[Wait, bool, None]:
-        if self.deadline is None:
-            _connect(sock, address)
-            return
+    def _connect(
+        self, sock: socket.socket, address: Any, deadline: float, left: int
+    ) -> Generator[Wait, bool, None]:
         number = _connect_ex(sock, address)
         if number in _IN_PROGRESS:
-            now = monotonic()
-            if not (yield sock, POLLOUT, now + (self.deadline - now) / left):
+            if left > 1:
+                now = monotonic()
+                deadline = now + (deadline - now) / left
+            if not (yield sock, POLLOUT, deadline):
                 raise ProxyTimeoutError(phase=CONNECTING)
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
@@ -262,6 +294,8 @@ class Dial:
         A tunnel that was not finished must never carry application data: now send and recv fail as
         on any socket that is not connected, and connect may be tried again.
         """
+        from .options import put_under, set_again
+
         own = self._own
         try:
             fresh = socket.socket(own.family, own.type, own.proto)
@@ -300,25 +334,26 @@ def _unreachable(exc: OSError, addresses: int) -> ProxyError:
 
 
 def drive(
-    sock: socket.socket, handshake: Handshake[Any], deadline: float | None
+    sock: socket.socket, talk: Handshake[Any], deadline: float | None
 ) -> Generator[Wait, bool, Any]:
     """Run a handshake over a connected socket, and return its result.
 
     Args:
         deadline: if not None, the descriptor is non-blocking.
     """
-    step = next(handshake)
+    step = next(talk)
     while True:
         try:
             message = step.send
-            while message:
+            if message:
                 try:
-                    message = message[_send(sock, message) :]
+                    sent = send(sock, message)
                 except BlockingIOError:
-                    if deadline is None or not (yield sock, POLLOUT, deadline):
-                        raise timed_out(step.awaiting) from None
+                    sent = 0
+                if sent != len(message):
+                    yield from _send_rest(sock, message[sent:], step.awaiting, deadline)
             # An answer is not here yet; the rest of a message that has begun mostly is.
-            ready = deadline is None or not step.send
+            ready = deadline is None or not message
             got = b""
             while len(got) < step.enough:
                 if not ready and not (yield sock, POLLIN, deadline):
@@ -334,12 +369,23 @@ def drive(
                     raise closed_early(step.awaiting, step.already + len(got))
                 got += data
         except OSError as exc:
-            handshake.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
+            talk.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
             raise
         try:
-            step = handshake.send(got)
+            step = talk.send(got)
         except StopIteration as stop:
             return stop.value
+
+
+def _send_rest(
+    sock: socket.socket, message: bytes, awaiting: str, deadline: float | None
+) -> Generator[Wait, bool, None]:
+    while message:
+        try:
+            message = message[send(sock, message) :]
+        except BlockingIOError:
+            if deadline is None or not (yield sock, POLLOUT, deadline):  # None: SO_SNDTIMEO
+                raise timed_out(awaiting) from None
 
 
 def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:

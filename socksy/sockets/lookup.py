@@ -7,7 +7,7 @@ import select
 import socket
 
 from ..errors import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyUnsupportedError
-from ..hosts import is_onion, pack_ip
+from ..hosts import is_onion
 from ..proxy import Proxy
 
 TYPE_CHECKING = False
@@ -88,10 +88,10 @@ def proxy_endpoints(proxy: Proxy, deadline: float | None) -> Generator[Wait, boo
         ProxyConnectionError: its name cannot be resolved.
     """
     host, port = proxy.host, proxy.port
+    if proxy.endpoint is not None:
+        return [(socket.AF_INET, proxy.endpoint)]
     if proxy.path is not None:
         return [(socket.AF_UNIX, proxy.path)]
-    if ":" not in host and pack_ip(host) is not None:
-        return [(socket.AF_INET, (host, port))]
     try:
         return (yield from lookup(host, port, 0, deadline))
     except socket.gaierror as exc:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
 
 from ..hosts import pack_ip, unpack_ip
 
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     #: level and option -> the rest of the arguments of setsockopt, latest last
     Options: TypeAlias = "dict[tuple[int, int], tuple[Any, ...]]"
 
-# Windows cannot put one socket under the number of another: a non-blocking connect waits there.
-CAN_REPLACE = sys.platform != "win32"
 # what one family calls this, and the other that
 _TWINS = (("IP_TOS", "IPV6_TCLASS"), ("IP_TTL", "IPV6_UNICAST_HOPS"))
 

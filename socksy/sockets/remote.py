@@ -15,18 +15,18 @@ from time import monotonic
 
 from ..errors import ProxyProtocolError, ProxyTimeoutError
 from ..hosts import pack_ip
-from ..protocol.route import bind_peer, name_the_leg
+from ..protocol import bind_peer, name_the_leg
 from ..protocol.steps import SECOND_REPLY, Pump, timed_out
 from ..proxy import choose
-from .dial import POLLIN, recv, run, wait
-from .options import CAN_REPLACE, put_under
+from .dial import CAN_REPLACE, POLLIN, recv, run, wait
+from .options import put_under
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, MutableMapping
     from typing import Any, TypeAlias
 
-    from ..protocol.route import Leg
+    from ..protocol import Leg
     from ..protocol.steps import Address
     from ..proxy import Chain, Route
     from .dial import Wait

@@ -12,22 +12,10 @@ import socket
 import sys
 from operator import index
 
-from ..defaults import get_default_proxy
 from ..errors import ProxyError, ProxyUnsupportedError
-from ..hosts import clean_host
-from ..protocol.address import clean_target
-from ..protocol.codes import Command
-from ..proxy import as_route, choose
-from .dial import PATIENCE, Dial, family_of, run
-from .options import CAN_REPLACE
-from .remote import (
-    RemoteListener,
-    in_family,
-    note_primary,
-    outer_address,
-    replace_primary,
-    way_of_the_peer,
-)
+from ..hosts import clean_host, clean_target
+from ..proxy import Proxy, as_route, choose
+from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +28,7 @@ if TYPE_CHECKING:
     from ..protocol.steps import Address
     from ..proxy import Chain, ProxyLike, Route
     from .options import Options
+    from .remote import RemoteListener
 
 
 class _Unset:
@@ -51,11 +40,18 @@ class _Unset:
 
 UNSET = _Unset()
 _GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not in the type stubs
-_INET = (int(socket.AF_INET), int(socket.AF_INET6))
+_IPV4 = int(socket.AF_INET)
+_INET = (_IPV4, int(socket.AF_INET6))
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
-_CONNECT, _BIND = int(Command.CONNECT), int(Command.BIND)
+_CONNECT, _BIND = 1, 2  # as in `protocol.codes`
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
 _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
+
+
+def _default_proxy() -> Route:
+    from ..defaults import get_default_proxy
+
+    return get_default_proxy()
 
 
 class Tunnel:
@@ -107,8 +103,10 @@ class SocksSocket(socket.socket):
         remote_bind: bool | None = None,
     ) -> None:
         # first the proxy: if it is wrong, no descriptor has been made
-        if isinstance(proxy, _Unset):
-            route: Route = get_default_proxy() if fileno is None else None
+        if isinstance(proxy, Proxy):
+            self._route = (proxy,)
+        elif isinstance(proxy, _Unset):
+            route: Route = _default_proxy() if fileno is None else None
             if route is not None:
                 self._route = route
         else:
@@ -123,7 +121,7 @@ class SocksSocket(socket.socket):
     def proxy(self) -> Route:
         """The proxy this socket uses or would use: a chain, a callable, or None."""
         route = self._route
-        return get_default_proxy() if isinstance(route, _Unset) else route
+        return _default_proxy() if isinstance(route, _Unset) else route
 
     def set_proxy(self, proxy: ProxyLike) -> None:
         """Choose the proxy for the next `connect`; None for a direct connection.
@@ -140,13 +138,16 @@ class SocksSocket(socket.socket):
         """The proxies for a target, its clean host, its port; None for a direct connection."""
         route = self._route
         if isinstance(route, _Unset):
-            route = get_default_proxy()
+            route = _default_proxy()
         kind = _type_of(self)
         if route is None or family_of(self) not in _INET or kind not in (_STREAM, _DATAGRAM):
             return None
-        host, port = _split_address(address)
+        if address.__class__ is tuple and len(address) == 2:
+            host, port = address
+        else:
+            host, port = _split_address(address)
         if not isinstance(route, tuple):
-            route = choose(route, clean_host(host), port)
+            route = choose(route, clean_host(host), index(port))
             if route is None:
                 return None
         if kind != _STREAM:
@@ -161,6 +162,8 @@ class SocksSocket(socket.socket):
         """`_chain_for` a connection that is made now."""
         way = self._chain_for(address)
         if self.remote_bind:
+            from .remote import note_primary
+
             note_primary(self, way)
         return way
 
@@ -180,11 +183,11 @@ class SocksSocket(socket.socket):
             ProxyError: see `socksy.errors`; nothing has been sent to the target.
             InvalidTargetError: the address cannot be asked of a proxy; nothing has been sent.
         """
-        way = self._way_to(address)
+        way = self._way_to(address) if self.remote_bind else self._chain_for(address)
         if way is None:
             super().connect(address)
         else:
-            self._connect_through(*way, address)
+            self._connect_through(way, address)
 
     def connect_ex(self, address: Any) -> int:
         """Like `connect`, but returns 0, or the `errno` of what `connect` would raise.
@@ -195,29 +198,31 @@ class SocksSocket(socket.socket):
             way = self._way_to(address)
             if way is None:
                 return super().connect_ex(address)
-            self._connect_through(*way, address)
+            self._connect_through(way, address)
         except socket.gaierror:
             raise
         except OSError as exc:
             return exc.errno or errno.EIO
         return 0
 
-    def _connect_through(self, chain: Chain, host: str, port: int, address: Any) -> None:
+    def _connect_through(self, way: tuple[Chain, str, int], address: Any) -> None:
         """What `connect` and `connect_ex` share."""
         if self._tunnel is not None:
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
-        target = self._peer_form(address)
+        target = address
+        if len(address) != 2 or address.__class__ is not tuple or family_of(self) != _IPV4:
+            target = self._peer_form(address)
         timeout = self.gettimeout()
         if timeout == 0 and CAN_REPLACE:
             from . import pending
 
-            pending.begin(self, target, (chain, host, port, _CONNECT), _connected)
+            pending.begin(self, target, (*way, _CONNECT), _connected)
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
         dial = Dial(
             self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
         )
         try:
-            bound = run(dial.through(chain, host, port, _CONNECT))
+            bound = run(dial.through(*way, _CONNECT))
         except ProxyError as exc:
             self.last_error = exc
             raise
@@ -301,6 +306,8 @@ class SocksSocket(socket.socket):
         if self._listener is not None:
             return self._listener.address
         if self.remote_bind and self._tunnel is not None:
+            from .remote import outer_address
+
             tunnel = self._tunnel
             return outer_address(family_of(self), tunnel.legs, tunnel.bound, self.proxy_peername)
         return self._real_sockname()
@@ -381,6 +388,8 @@ class SocksSocket(socket.socket):
         if self._listener is not None:
             return
         if self.remote_bind and _type_of(self) == _STREAM and family_of(self) in _INET:
+            from .remote import way_of_the_peer
+
             way = way_of_the_peer(self.proxy)
             if way is not None:
                 self._bind_through(*way)
@@ -398,6 +407,8 @@ class SocksSocket(socket.socket):
         """
         if self._listener is None:
             return super().accept()
+        from .remote import in_family
+
         host, port = self._listener.wait(self)
         peer = in_family(family_of(self), host, port)
         conn = type(self)(
@@ -439,6 +450,8 @@ def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any,
 
 
 def _listening(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
+    from .remote import RemoteListener, outer_address
+
     sock._tunnel = Tunnel(target, bound, dial)
     address = outer_address(family_of(sock), dial.legs, bound, sock.proxy_peername)
     sock._listener = RemoteListener(dial.legs, address)
@@ -473,6 +486,8 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
     heir.__class__ = _with_socks(type(heir))
     heir.__dict__.update(sock.__dict__)
     if sock.remote_bind:
+        from .remote import replace_primary
+
         heir.remote_bind = True
         replace_primary(sock, heir)
 
@@ -514,7 +529,7 @@ def create_connection(
 
 def chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:
     """The proxies that a ``proxy=`` means for a target; None for a direct connection."""
-    route = get_default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
+    route = _default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
     return choose(route, clean_host(host), port) if callable(route) else route
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from ..protocol.codes import Command, Reply
 from ..protocol.datagram import pack_header, parse_header
-from ..protocol.request import Request
+from ..protocol.server import Request
 from ..protocol.steps import HTTP_ANSWER, LOGIN_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY
 
 if TYPE_CHECKING:

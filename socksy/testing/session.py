@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ProxyError, ProxyProtocolError
 from ..hosts import pack_ip
-from ..protocol import accept, http, reply_bytes, socks4
+from ..protocol import http, socks4
 from ..protocol.codes import Command, Reply, Socks4Reply
-from ..protocol.request import Request
+from ..protocol.server import Request, accept, reply_bytes
 from ..protocol.steps import HTTP_ANSWER, REPLY, SECOND_REPLY
 from . import relay
 from .faults import CLOSE, CONNECT, RESET, STALL, Fault, Moment, Pause

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from socksy.errors import InvalidPortError, InvalidTargetError
-from socksy.protocol.address import address_length, clean_target, pack_address, unpack_address
+from socksy.hosts import clean_target
+from socksy.protocol.socks5 import address_length, pack_address, unpack_address
 
 LABELS = st.text("abcXYZ019-_", min_size=1, max_size=20)
 NAMES = st.lists(LABELS, min_size=1, max_size=9).map(".".join).filter(lambda name: "." in name)

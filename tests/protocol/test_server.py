@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from socksy import errors
-from socksy.protocol import Leg, accept, bind_peer, reply_bytes, tunnel
+from socksy.protocol import Leg, bind_peer, tunnel
 from socksy.protocol.codes import Command, Reply
-from socksy.protocol.request import Request
+from socksy.protocol.server import Request, accept, reply_bytes
 from socksy.protocol.steps import Step
 from socksy.proxy import HTTP, SCHEMES, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H, Proxy
 
@@ -243,3 +243,20 @@ def test_an_answer_is_in_the_protocol_of_the_request(protocol, answer):
     request = Request(protocol, 1, "example", 80)
 
     assert reply_bytes(request, Reply.CONNECTION_REFUSED, *BOUND) == answer
+
+
+def test_a_request_keeps_what_was_asked():
+    request = Request("SOCKS5", 1, "example", 80, username="alice")
+
+    assert (request.protocol, request.command) == ("SOCKS5", 1)
+    assert (request.host, request.port, request.username) == ("example", 80, "alice")
+
+
+def test_nobody_has_logged_in_by_default():
+    assert Request("HTTP", 1, "example", 80).username is None
+
+
+def test_its_repr_does_not_tell_who_asked():
+    request = Request("SOCKS5", 3, "example", 80, username="alice")
+
+    assert repr(request) == "<Request SOCKS5 command 3 example:80>"

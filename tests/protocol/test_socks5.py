@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from socksy import errors
 from socksy.protocol import socks5
-from socksy.protocol.address import pack_address
 from socksy.protocol.server import accept
+from socksy.protocol.socks5 import pack_address
 from socksy.protocol.steps import LOGIN_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY
 
 from .wire import APPLICATION, Conversations, Row, play, rows

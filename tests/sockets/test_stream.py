@@ -542,7 +542,7 @@ def test_a_socket_can_be_used_again_after_a_failure(server, echo_server):
 
 def test_an_interrupted_handshake_leaves_nothing_behind(server, mocker, echo_server):
     """Ctrl-C in the middle: the descriptor is fresh, the timeout as it was."""
-    mocker.patch("socksy.sockets.dial.wait", side_effect=KeyboardInterrupt)
+    mocker.patch("socksy.sockets.dial.monotonic", side_effect=[0.0, KeyboardInterrupt])
 
     with SocksSocket(proxy=server.url("socks5h")) as sock:
         sock.settimeout(7)

@@ -6,8 +6,8 @@ import pickle
 import pytest
 
 from socksy import errors
+from socksy.protocol import bind_peer, name_the_leg, tunnel
 from socksy.protocol.codes import Command
-from socksy.protocol.route import bind_peer, name_the_leg, tunnel
 from socksy.protocol.steps import HTTP_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY, Pump, timed_out
 from socksy.proxy import Proxy
 
