@@ -12,6 +12,7 @@ The interpreter needs `Lib/test`, which Debian packages and slim images leave ou
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import subprocess
@@ -42,7 +43,7 @@ FULL = (
 )
 PLAIN, OURS = "plain", "SocksSocket"
 ATTEMPTS = 3
-PATIENCE = 900.0
+PATIENCE = 400.0
 
 Outcomes = dict[str, str]
 
@@ -55,7 +56,11 @@ def has_tests(python: str) -> bool:
 
 def outcomes(python: str, kind: str, tests: list[str]) -> Outcomes:
     """What became of each of the tests: {its name: "ok", "skipped: ...", "failure: ..."}."""
-    with tempfile.TemporaryDirectory() as folder:
+    # test_socket has a VSOCK port of its own, which is one for the whole machine
+    lock = Path(tempfile.gettempdir(), "socksy-cpython.lock")
+    with tempfile.TemporaryDirectory() as folder, lock.open("w") as turn:
+        if any(test.startswith("test.test_socket") for test in tests):
+            fcntl.flock(turn, fcntl.LOCK_EX)
         found = Path(folder, "outcomes.json")
         ran = subprocess.run(
             [python, str(HERE), "--as", kind, "--into", str(found), *tests],
@@ -93,9 +98,11 @@ def _class(found: Outcomes, name: str) -> str | None:
 
 def _run(kind: str, into: str, tests: list[str]) -> None:
     """In a process of its own: run tests with one of the two classes, and write what came of it."""
+    import faulthandler
     import socket
     import unittest
 
+    faulthandler.dump_traceback_later(PATIENCE - 10, exit=True)  # says where a test hangs
     if kind == OURS:
         import socksy
 

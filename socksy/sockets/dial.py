@@ -125,6 +125,8 @@ class Dial:
         local: tuple[Any, ...] | None,
         options: Options,
     ) -> None:
+        if own.fileno() == -1:  # a spare would get through all the same
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         self._own = own
         self._local = local
         self._options = options

@@ -42,6 +42,7 @@ UNSET = _Unset()
 _GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not in the type stubs
 _IPV4 = int(socket.AF_INET)
 _INET = (_IPV4, int(socket.AF_INET6))
+_SOL_SOCKET = socket.SOL_SOCKET
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _CONNECT, _BIND = 1, 2  # as in `protocol.codes`
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
@@ -57,13 +58,14 @@ def _default_proxy() -> Route:
 class Tunnel:
     """What a connected socket knows of its way."""
 
-    __slots__ = ("bound", "legs", "names", "target")
+    __slots__ = ("bound", "legs", "names", "over_unix", "target")
 
     def __init__(self, target: tuple[Any, ...], bound: Address, dial: Dial) -> None:
         self.target = target
         self.bound = bound
         self.legs = dial.legs
         self.names = dial.names
+        self.over_unix = dial.names is not None and not isinstance(dial.names[1], tuple)
 
 
 class SocksSocket(socket.socket):
@@ -241,9 +243,22 @@ class SocksSocket(socket.socket):
             self._local = super().getsockname()
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
-        """As on a plain socket; set again should the descriptor have to be another one."""
-        super().setsockopt(level, option, *value)
+        """As on a plain socket; set again should the descriptor have to be another one.
+
+        Options of IP and TCP mean nothing to a connection to a Unix socket: these are only kept.
+        """
+        if level == _SOL_SOCKET or self._tunnel is None or not self._tunnel.over_unix:
+            super().setsockopt(level, option, *value)
         self._own_options()[level, option] = value
+
+    def getsockopt(self, level: int, option: int, *length: int) -> Any:
+        """As on a plain socket."""
+        if level == _SOL_SOCKET or self._tunnel is None or not self._tunnel.over_unix:
+            return super().getsockopt(level, option, *length)
+        value = self._options.get((level, option), (0,))[0]
+        if not length:
+            return value if isinstance(value, int) else int.from_bytes(value[:4], sys.byteorder)
+        return value.to_bytes(4, sys.byteorder) if isinstance(value, int) else bytes(value)
 
     def _own_options(self) -> Options:
         if "_options" not in self.__dict__:
@@ -256,6 +271,8 @@ class SocksSocket(socket.socket):
         """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
         if arguments and self._goes_around(arguments[-1], arguments[0]):
             return self.send(data, arguments[0] & ~_FASTOPEN)
+        if self._tunnel is not None and self._tunnel.over_unix and arguments:
+            return self.send(data, *arguments[:-1])  # TCP ignores the address, Unix sockets do not
         return super().sendto(data, *arguments)
 
     def sendmsg(
@@ -310,11 +327,15 @@ class SocksSocket(socket.socket):
 
             tunnel = self._tunnel
             return outer_address(family_of(self), tunnel.legs, tunnel.bound, self.proxy_peername)
-        return self._real_sockname()
+        name = self._real_sockname()
+        if self._tunnel is None or not self._tunnel.over_unix:
+            return name
+        return ("0.0.0.0", 0) if family_of(self) == _IPV4 else ("::", 0, 0, 0)
 
     def _real_sockname(self) -> Any:
+        name = super().getsockname()
         tunnel = self._tunnel
-        return super().getsockname() if tunnel is None or tunnel.names is None else tunnel.names[0]
+        return name if tunnel is None or tunnel.names is None else tunnel.names[0]
 
     # Properties do not raise: mock, inspect and debuggers read whatever attributes there are.
 

@@ -1,7 +1,8 @@
 """For testing programs that use proxies: a real one in the test's own process.
 
 `SocksServer` is the proxy, `faults` makes it go wrong, `watch_lookups` proves that no name was
-looked up locally. `plugin` has pytest fixtures for all of them, which pytest finds by itself.
+looked up locally, `check_socket_like` that a class behaves like `socket.socket`. `plugin` has
+pytest fixtures, which pytest finds by itself.
 """
 
 TYPE_CHECKING = False
@@ -9,11 +10,27 @@ if TYPE_CHECKING:
     from typing import Any
 
     from . import faults
+    from .conformance import SOCKET_BEHAVIOURS, check_socket_like
     from .lookups import LocalLookup, watch_lookups
     from .server import SocksServer
     from .session import ServedRequest
 
-__all__ = ["LocalLookup", "ServedRequest", "SocksServer", "faults", "watch_lookups"]
+__all__ = [
+    "LocalLookup",
+    "SOCKET_BEHAVIOURS",
+    "ServedRequest",
+    "SocksServer",
+    "check_socket_like",
+    "faults",
+    "watch_lookups",
+]
+
+_HOMES = {
+    "SOCKET_BEHAVIOURS": "conformance",
+    "ServedRequest": "session",
+    "SocksServer": "server",
+    "check_socket_like": "conformance",
+}
 
 
 # The plugin below this package is loaded by every run of pytest: the rest waits until it is used.
@@ -23,6 +40,5 @@ def __getattr__(name: str) -> "Any":
     if name == "faults":
         return import_module(".faults", __name__)
     if name in __all__:
-        homes = {"SocksServer": "server", "ServedRequest": "session"}
-        return getattr(import_module(f".{homes.get(name, 'lookups')}", __name__), name)
+        return getattr(import_module(f".{_HOMES.get(name, 'lookups')}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,11 +2,8 @@
 
 import gc
 import socket
-import threading
 
 import pytest
-
-from socksy.sockets import pending
 
 from ..support import echo, eventually, open_descriptors, serving
 
@@ -19,14 +16,6 @@ def no_descriptor_is_left():
     yield
     gc.collect()
     assert eventually(lambda: len(open_descriptors()) <= before), open_descriptors()
-
-
-@pytest.fixture
-def the_thread_ends(monkeypatch):
-    """There is one thread while anything is pending, and soon none; here sooner than usual."""
-    monkeypatch.setattr(pending, "_IDLE", 0.01)
-    yield
-    assert eventually(lambda: "socksy-negotiator" not in [t.name for t in threading.enumerate()])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ def nothing_is_left():
     yield
     gc.collect()
     assert eventually(lambda: len(open_descriptors()) <= descriptors), open_descriptors()
-    assert threading.active_count() <= threads, threading.enumerate()
+    assert eventually(lambda: threading.active_count() <= threads), threading.enumerate()
 
 
 @pytest.fixture
