@@ -12,14 +12,15 @@ The interpreter needs `Lib/test`, which Debian packages and slim images leave ou
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve()
 QUICK = (
@@ -41,6 +42,8 @@ FULL = (
     "test.test_selectors",
     *QUICK,
 )
+# It speaks to whatever runs this machine, on one port for all processes, and waits for ever.
+LEFT_OUT = ("ThreadedVSOCKSocketStreamTest",)
 PLAIN, OURS = "plain", "SocksSocket"
 ATTEMPTS = 3
 PATIENCE = 400.0
@@ -56,11 +59,7 @@ def has_tests(python: str) -> bool:
 
 def outcomes(python: str, kind: str, tests: list[str]) -> Outcomes:
     """What became of each of the tests: {its name: "ok", "skipped: ...", "failure: ..."}."""
-    # test_socket has a VSOCK port of its own, which is one for the whole machine
-    lock = Path(tempfile.gettempdir(), "socksy-cpython.lock")
-    with tempfile.TemporaryDirectory() as folder, lock.open("w") as turn:
-        if any(test.startswith("test.test_socket") for test in tests):
-            fcntl.flock(turn, fcntl.LOCK_EX)
+    with tempfile.TemporaryDirectory() as folder:
         found = Path(folder, "outcomes.json")
         ran = subprocess.run(
             [python, str(HERE), "--as", kind, "--into", str(found), *tests],
@@ -140,11 +139,21 @@ def _run(kind: str, into: str, tests: list[str]) -> None:
             self.found[test.id()] = "unexpected success"
 
     result = Result()
-    unittest.defaultTestLoader.loadTestsFromNames(tests).run(result)
+    loaded = _flat(unittest.defaultTestLoader.loadTestsFromNames(tests))
+    kept = [test for test in loaded if not any(name in test.id() for name in LEFT_OUT)]
+    unittest.TestSuite(kept).run(result)
     Path(into).write_text(json.dumps(result.found), "utf-8")
     # a test that left a thread behind must not keep us
     sys.stdout.flush()
     os._exit(0)
+
+
+def _flat(suite: Any) -> Iterator[Any]:
+    try:
+        for test in suite:
+            yield from _flat(test)
+    except TypeError:  # not a suite: a test
+        yield suite
 
 
 def main() -> int:

@@ -755,6 +755,19 @@ def keeps_its_options(bench: _Bench) -> None:
         _same(sock.get_inheritable(), True)
 
 
+@_behaviour
+def takes_options_when_connected(bench: _Bench) -> None:
+    """TCP_NODELAY, as event loops and HTTP clients set it; as bytes too."""
+    with bench.connected() as (sock, peer):
+        for value in (1, 0):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, value)
+            _same(bool(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)), bool(value))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, b"\1\0\0\0")
+        _same(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 4), b"\1\0\0\0")
+        _true(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "not set")
+        _talk(sock, peer)
+
+
 # -- listening, and other families
 
 
