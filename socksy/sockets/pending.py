@@ -28,6 +28,7 @@ import socket
 import threading
 import weakref
 from collections import deque
+from contextlib import ExitStack
 from time import monotonic
 
 from ..errors import ProxyError
@@ -134,10 +135,10 @@ def begin(
     own, peer = _step_aside(sock)
     dial = Dial(own, PATIENCE, sock._local, sock._own_options())
     attempt = Connecting(own, peer, dial, way)
+    _hand_over(sock, attempt)
     home = type(sock)
     sock.__class__ = _pending_class(home)
     sock._pending = _State(sock, attempt, home, target, on_success)
-    _negotiator.submit(attempt)
 
 
 def accept(
@@ -150,7 +151,7 @@ def accept(
     """
     own, peer = _step_aside(sock)
     attempt = Accepting(own, peer, task(own))
-    _negotiator.submit(attempt)
+    _hand_over(sock, attempt)
     return attempt
 
 
@@ -165,6 +166,16 @@ def _step_aside(sock: socket.socket) -> tuple[socket.socket, socket.socket]:
         raise
     put_under(placeholder, sock)
     return own, peer
+
+
+def _hand_over(sock: socket.socket, attempt: Attempt) -> None:
+    """Submit an attempt; if there is no thread to be had, put back what `sock` has had."""
+    try:
+        _negotiator.submit(attempt)
+    except BaseException:
+        put_under(attempt.own, sock)
+        attempt.release()
+        raise
 
 
 def _full_pair() -> tuple[socket.socket, socket.socket]:
@@ -427,20 +438,31 @@ class _Negotiator:
         self._stopping = False
 
     def submit(self, attempt: Attempt) -> None:
-        """Take over an attempt."""
+        """Take over an attempt.
+
+        Raises:
+            OSError: there are no descriptors left.
+            RuntimeError: there is no thread to be had.
+        """
         with self._lock:
-            self._inbox.append((attempt, True))
             if self._thread is None:
-                self._selector = selectors.DefaultSelector()
-                self._ear, self._mouth = socket.socketpair()
-                self._ear.setblocking(False)
-                self._mouth.setblocking(False)
-                self._selector.register(self._ear, selectors.EVENT_READ)
-                self._thread = threading.Thread(
-                    target=self._run, name="socksy-negotiator", daemon=True
-                )
-                self._thread.start()
+                self._start()
+            self._inbox.append((attempt, True))
             self._wake()
+
+    def _start(self) -> None:
+        with ExitStack() as undo:
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._ear, self._mouth = socket.socketpair()
+            undo.enter_context(self._ear)
+            undo.enter_context(self._mouth)
+            self._ear.setblocking(False)
+            self._mouth.setblocking(False)
+            self._selector.register(self._ear, selectors.EVENT_READ)
+            thread = threading.Thread(target=self._run, name="socksy-negotiator", daemon=True)
+            thread.start()
+            self._thread = thread
+            undo.pop_all()
 
     def cancel(self, attempt: Attempt) -> None:
         """Give up an attempt, whatever its state. Takes no lock: the garbage collector calls it."""
@@ -477,6 +499,7 @@ class _Negotiator:
             self._ear.close()
             self._mouth.close()
             self._thread = None
+            self._timers.clear()
             return True
 
     def _patience(self) -> float | None:
@@ -513,20 +536,26 @@ class _Negotiator:
         try:
             waiting = attempt.task.send(ready if attempt.started else None)
             attempt.started = True
+            self._watch(attempt, waiting)
         except StopIteration as stop:
             attempt.bound = stop.value
             self._finish(attempt)
         except Exception as exc:
+            attempt.task.close()
             # whoever asks will raise it in another thread
             attempt.error = exc.with_traceback(None)
             self._finish(attempt)
-        else:
-            sock, event, until = waiting
-            attempt.waiting = waiting
-            mask = selectors.EVENT_READ if event == POLLIN else selectors.EVENT_WRITE
-            self._selector.register(sock, mask, attempt)
-            if until is not None:
-                heapq.heappush(self._timers, (until, next(self._numbers), attempt, waiting))
+
+    def _watch(self, attempt: Attempt, waiting: Wait) -> None:
+        sock, event, until = waiting
+        mask = selectors.EVENT_READ if event == POLLIN else selectors.EVENT_WRITE
+        self._selector.register(sock, mask, attempt)
+        attempt.waiting = waiting
+        if until is not None:
+            if len(self._timers) > 2 * len(self._attempts) + 64:  # mostly of what is over
+                self._timers = [timer for timer in self._timers if timer[2].waiting is timer[3]]
+                heapq.heapify(self._timers)
+            heapq.heappush(self._timers, (until, next(self._numbers), attempt, waiting))
 
     def _finish(self, attempt: Attempt) -> None:
         self._attempts.discard(attempt)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import resource
 import select
 import selectors
 import signal
@@ -517,3 +518,95 @@ def test_asyncio_with_a_timeout(gate):
     """wait_for gives up in time."""
     with pytest.raises((asyncio.TimeoutError, TimeoutError)):
         asyncio.run(asyncio.wait_for(talk(gate[0], ("127.0.0.1", 80)), 0.05))
+
+
+# -- when there is not enough of something
+
+
+@contextlib.contextmanager
+def descriptors_left(count):
+    """So many more can be opened, not one more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(int(name) for name in os.listdir("/proc/self/fd")) + 20
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        for number in taken:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+# With IPv4: the own one, the placeholder's other end, the thread's three; with IPv6 a spare too.
+@pytest.mark.parametrize(("family", "needed"), [(socket.AF_INET, 5), (socket.AF_INET6, 6)])
+@pytest.mark.parametrize("left", range(8))
+def test_running_out_of_descriptors(socks_server_factory, left, family, needed):
+    """Is an error at whichever point, and with some more of them the same socket may connect."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with SocksSocket(family, proxy=f"socks5h://127.0.0.1:{silent.getsockname()[1]}") as sock:
+            sock.setblocking(False)
+            with descriptors_left(left):
+                number = sock.connect_ex(("a.test", 80))
+                if number == errno.EINPROGRESS and left < needed:
+                    assert is_writable(sock, 5)
+                    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            assert number == (errno.EINPROGRESS if left >= needed else errno.EMFILE)
+            if number == errno.EMFILE:
+                sock.set_proxy(socks_server_factory().url())
+                assert sock.connect_ex(silent.getsockname()) == errno.EINPROGRESS
+                assert is_writable(sock, 5)
+                assert sock.connect_ex(silent.getsockname()) == 0
+
+
+def test_without_a_thread_nothing_is_pending(gate, mocker):
+    """What threading says comes out, and the socket is as before."""
+    url, opened = gate
+    mocker.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more threads"))
+    with SocksSocket(proxy=url) as sock:
+        sock.setblocking(False)
+        with pytest.raises(RuntimeError):
+            sock.connect(("a.test", 80))
+        mocker.stopall()
+        opened.set()
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        assert is_writable(sock, 5)
+        assert sock.connect_ex(("a.test", 80)) == 0
+
+
+def test_what_cannot_be_watched_has_failed(gate, monkeypatch):
+    """epoll has limits too; the thread goes on with the others."""
+    url, opened = gate
+    real = module.selectors.DefaultSelector.register
+
+    def register(selector, sock, mask, data=None):
+        if data not in (None, others):
+            raise OSError(errno.ENOSPC, "no space")
+        return real(selector, sock, mask, data)
+
+    with pending(url) as other:
+        others = other._pending.attempt
+        monkeypatch.setattr(module.selectors.DefaultSelector, "register", register)
+        with pending(url) as sock:
+            assert is_writable(sock, 5)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOSPC
+        monkeypatch.undo()
+        opened.set()
+        assert is_writable(other, 5)
+        assert other.connect_ex(("a.test", 80)) == 0
+
+
+def test_timers_of_what_is_over_are_forgotten(server, echo_server, monkeypatch):
+    """Deadlines are minutes away: a busy client must not gather them until then."""
+    monkeypatch.setattr(module, "_IDLE", 5)
+    for _ in range(60):
+        with pending(server.url(), echo_server) as sock:
+            assert is_writable(sock, 5)
+    assert len(module._negotiator._timers) < 100
+    monkeypatch.setattr(module, "_IDLE", 0.01)
+    module._negotiator._wake()
