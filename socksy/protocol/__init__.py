@@ -7,13 +7,13 @@ last. `server.accept` is the server's side of one connection.
 from __future__ import annotations
 
 from ..errors import ProxyConnectionError, ProxyError, ProxyReplyError
-from ..proxy import HTTP, SOCKS4A, SOCKS5, SOCKS5H, Proxy
+from ..proxy import HTTP, SOCKS4, SOCKS4A, SOCKS5, SOCKS5H, Proxy
 from . import socks5
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
     from .steps import Address, Handshake
 
@@ -36,14 +36,25 @@ def handshake(leg: Leg, command: int = _CONNECT) -> Handshake[Address]:
     scheme, login = proxy.scheme, proxy.login
     if scheme in (SOCKS5H, SOCKS5):
         return socks5.handshake(command, host, port, login=login, require_auth=proxy.require_auth)
+    speaker = _speakers.get(scheme) or _load_speaker(scheme)
     if scheme == HTTP:
-        from .http import handshake as http_handshake
-
-        return http_handshake(command, host, port, login=login)
-    from .socks4 import handshake as socks4_handshake
-
+        return speaker.handshake(command, host, port, login=login)  # type: ignore[no-any-return]
     user_id = b"" if login is None else login[0]
-    return socks4_handshake(command, host, port, user_id=user_id, remote_dns=scheme == SOCKS4A)
+    return speaker.handshake(  # type: ignore[no-any-return]
+        command, host, port, user_id=user_id, remote_dns=scheme == SOCKS4A
+    )
+
+
+# The modules of the other schemes, once they have been needed: an import statement in the function
+# would cost half a microsecond each time.
+_speakers: dict[str, Any] = {}
+
+
+def _load_speaker(scheme: str) -> Any:
+    from . import http, socks4
+
+    _speakers.update({HTTP: http, SOCKS4: socks4, SOCKS4A: socks4})
+    return _speakers[scheme]
 
 
 def tunnel(legs: tuple[Leg, ...], command: int = _CONNECT) -> Handshake[Address]:

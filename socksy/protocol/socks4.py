@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 # As in `codes`, whose enums take longer to import than this whole module.
 _CONNECT, _BIND = 1, 2
 _GRANTED, _REJECTED = 0x5A, 0x5B
+_GRANTED_NOWHERE = b"\0\x5a\0\0\0\0\0\0"
 _MAX_FIELD = 256  # of a user id or a name, with its NUL: what a server is willing to read
 
 
@@ -41,7 +42,8 @@ def handshake(
         raise ProxyUnsupportedError(
             message="SOCKS4 does CONNECT and BIND only", hint="Use a SOCKS5 proxy: socks5h://"
         )
-    packed, name = pack_ip(host), b""
+    # a name mostly ends in a letter, and an address never does without a colon
+    packed, name = None if host[-1:] > "9" and ":" not in host else pack_ip(host), b""
     if packed is None:
         if not remote_dns:
             raise ProxyUnsupportedError(
@@ -65,6 +67,8 @@ def second_reply() -> Handshake[Address]:
 
 def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
     answer = yield Step(message, 8, awaiting, 2)
+    if answer == _GRANTED_NOWHERE:  # the usual case
+        return "0.0.0.0", 0
     # VN is 0; 4 is sent too
     if answer[0] not in (0, 4):
         raise unexpected(answer[0], "SOCKS4", awaiting)

@@ -64,6 +64,7 @@ family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
 # Windows cannot put one socket under the number of another: a non-blocking connect waits there.
 CAN_REPLACE = sys.platform != "win32"
+_LOCAL_DNS = (SOCKS4, SOCKS5)
 POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
 _IPV4 = socket.AF_INET
 MSG_PEEK = int(socket.MSG_PEEK)
@@ -83,16 +84,18 @@ def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
 
 def run(task: Generator[Wait, bool, Any]) -> Any:
     """Drive a task to its end in this thread, and return its result."""
+    watched, awaited = None, 0
     try:
-        sock, event, deadline = next(task)
-        poller, watched = select.poll(), sock
+        sock, event, until = next(task)
         while True:
-            if sock is not watched:
-                poller, watched = select.poll(), sock
-            poller.register(sock, event)  # or change the event
-            left = None if deadline is None else (deadline - monotonic()) * 1000
+            if sock is not watched or event != awaited:
+                poller = select.poll()
+                poller.register(sock, event)
+                watched, awaited = sock, event
+            left = None if until is None else (until - monotonic()) * 1000
+            # poll() goes on after a signal with what is left; it rounds milliseconds up
             ready = bool((left is None or left > 0) and poller.poll(left))
-            sock, event, deadline = task.send(ready)
+            sock, event, until = task.send(ready)
     except StopIteration as stop:
         return stop.value
     finally:
@@ -136,6 +139,44 @@ class Dial:
         self.names: tuple[Any, Any] | None = None
         self.deadline = None if timeout is None else monotonic() + timeout
 
+    def now(self, chain: Chain, host: str, port: int, command: int) -> Address:
+        """`through`, waiting in this thread; the usual case in a straight line.
+
+        That is one proxy at an IPv4 address, for a socket of that family: its own descriptor will
+        do, and the kernel's connect may take all of its timeout.
+        """
+        own, proxy = self._own, chain[0]
+        timeout, deadline = own.gettimeout(), self.deadline
+        if (
+            len(chain) > 1
+            or proxy.endpoint is None
+            or family_of(own) != _IPV4
+            or timeout == 0
+            or (timeout is None) != (deadline is None)
+            or (proxy.scheme in _LOCAL_DNS and pack_ip(host) is None)
+        ):
+            return run(self.through(chain, host, port, command))  # type: ignore[no-any-return]
+        self.legs = legs = ((proxy, host, port),)
+        try:
+            talk = handshake(legs[0], command)
+            self._spent = True
+            try:
+                _connect(own, proxy.endpoint)
+            except OSError as exc:
+                raise _unreachable(exc, 1) from exc
+            if deadline is not None:
+                own.setblocking(False)
+            return drive_now(own, talk, deadline)  # type: ignore[no-any-return]
+        except BaseException as error:
+            if isinstance(error, ProxyError):
+                name_the_leg(error, legs, 0)
+            if self._spent:
+                self._renew()
+            raise
+        finally:
+            if deadline is not None:
+                own.settimeout(timeout)
+
     def through(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
@@ -151,7 +192,7 @@ class Dial:
         if switched:
             own.setblocking(False)
         try:
-            if chain[-1].scheme in (SOCKS4, SOCKS5) and pack_ip(host) is None:
+            if chain[-1].scheme in _LOCAL_DNS and pack_ip(host) is None:
                 bound = yield from self._try_each_address(chain, host, port, command)
             else:
                 bound = yield from self._attempt(chain, host, port, command)
@@ -216,7 +257,7 @@ class Dial:
         legs: list[Leg] = []
         for proxy, following in zip(chain, chain[1:]):  # noqa: B905, RUF007 - the last has none
             name = following.host
-            if proxy.scheme in (SOCKS4, SOCKS5) and pack_ip(name) is None:
+            if proxy.scheme in _LOCAL_DNS and pack_ip(name) is None:
                 family = socket.AF_INET if proxy.scheme == SOCKS4 else 0
                 found = yield from target_addresses(name, following.port, family, self.deadline)
                 name = found[0]
@@ -324,6 +365,8 @@ class Dial:
 def _unreachable(exc: OSError, addresses: int) -> ProxyError:
     if isinstance(exc, ProxyError):
         return exc
+    if isinstance(exc, TimeoutError) and exc.errno is None:  # Python's own, from a timeout
+        return ProxyTimeoutError(phase=CONNECTING)
     text = exc.strerror or str(exc)
     if addresses > 1:
         text += f" (the last of {addresses} addresses)"
@@ -338,7 +381,7 @@ def _unreachable(exc: OSError, addresses: int) -> ProxyError:
 def drive(
     sock: socket.socket, talk: Handshake[Any], deadline: float | None
 ) -> Generator[Wait, bool, Any]:
-    """Run a handshake over a connected socket, and return its result.
+    """Run a client's handshake over a connected socket, and return its result.
 
     Args:
         deadline: if not None, the descriptor is non-blocking.
@@ -346,30 +389,9 @@ def drive(
     step = next(talk)
     while True:
         try:
-            message = step.send
-            if message:
-                try:
-                    sent = send(sock, message)
-                except BlockingIOError:
-                    sent = 0
-                if sent != len(message):
-                    yield from _send_rest(sock, message[sent:], step.awaiting, deadline)
+            yield from _send(sock, step, 0, deadline)
             # An answer is not here yet; the rest of a message that has begun mostly is.
-            ready = deadline is None or not message
-            got = b""
-            while len(got) < step.enough:
-                if not ready and not (yield sock, POLLIN, deadline):
-                    raise timed_out(step.awaiting)
-                try:
-                    data = recv(sock, step.need - len(got), MSG_PEEK if step.peek else 0)
-                except BlockingIOError:
-                    if deadline is None:  # SO_RCVTIMEO
-                        raise timed_out(step.awaiting) from None
-                    ready = False
-                    continue
-                if not data:
-                    raise closed_early(step.awaiting, step.already + len(got))
-                got += data
+            got = yield from _receive(sock, step, b"", not step.send, deadline)
         except OSError as exc:
             talk.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
             raise
@@ -379,15 +401,80 @@ def drive(
             return stop.value
 
 
-def _send_rest(
-    sock: socket.socket, message: bytes, awaiting: str, deadline: float | None
+def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None) -> Any:
+    """`drive` in this thread, and what mostly happens in one frame."""
+    poller = None
+    step = next(talk)
+    while True:
+        message, got = step.send, b""
+        try:
+            if message:
+                try:
+                    sent = send(sock, message)
+                except BlockingIOError:
+                    sent = 0
+                if sent != len(message):
+                    run(_send(sock, step, sent, deadline))
+                if deadline is not None:
+                    if poller is None:
+                        poller = select.poll()
+                        poller.register(sock, POLLIN)
+                    left = deadline - monotonic()
+                    if left <= 0 or not poller.poll(left * 1000):
+                        raise timed_out(step.awaiting)
+            try:
+                got = recv(sock, step.need, MSG_PEEK if step.peek else 0)
+                if not got:
+                    raise closed_early(step.awaiting, step.already)
+            except BlockingIOError:
+                if deadline is None:  # SO_RCVTIMEO
+                    raise timed_out(step.awaiting) from None
+            if len(got) < step.enough:
+                got = run(_receive(sock, step, got, bool(got), deadline))
+        except OSError as exc:
+            talk.throw(_as_proxy_error(exc, step))
+            raise
+        try:
+            step = talk.send(got)
+        except StopIteration as stop:
+            return stop.value
+
+
+def _send(
+    sock: socket.socket, step: Step, sent: int, deadline: float | None
 ) -> Generator[Wait, bool, None]:
+    """Send a step's message, from byte `sent` on."""
+    message = step.send[sent:]
     while message:
         try:
             message = message[send(sock, message) :]
         except BlockingIOError:
             if deadline is None or not (yield sock, POLLOUT, deadline):  # None: SO_SNDTIMEO
-                raise timed_out(awaiting) from None
+                raise timed_out(step.awaiting) from None
+
+
+def _receive(
+    sock: socket.socket, step: Step, got: bytes, ready: bool, deadline: float | None
+) -> Generator[Wait, bool, bytes]:
+    """Receive enough of a step's answer, which begins with `got`.
+
+    Args:
+        ready: try before waiting.
+    """
+    while len(got) < step.enough:
+        if not ready and deadline is not None and not (yield sock, POLLIN, deadline):
+            raise timed_out(step.awaiting)
+        try:
+            data = recv(sock, step.need - len(got), MSG_PEEK if step.peek else 0)
+        except BlockingIOError:
+            if deadline is None:  # SO_RCVTIMEO
+                raise timed_out(step.awaiting) from None
+            ready = False
+            continue
+        if not data:
+            raise closed_early(step.awaiting, step.already + len(got))
+        got += data
+    return got
 
 
 def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:

@@ -224,7 +224,7 @@ class SocksSocket(socket.socket):
             self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
         )
         try:
-            bound = run(dial.through(*way, _CONNECT))
+            bound = dial.now(*way, _CONNECT)
         except ProxyError as exc:
             self.last_error = exc
             raise
