@@ -59,11 +59,22 @@ class Attempt:
         peer: the placeholder's other end.
         task: what the negotiator drives.
         done: set last, by the negotiator.
+        announced: set after that: the negotiator has let go of `peer` and will not touch it again.
         bound: what the task returned, if it succeeded.
         error: why it failed, if it did.
     """
 
-    __slots__ = ("bound", "done", "error", "own", "peer", "started", "task", "waiting")
+    __slots__ = (
+        "announced",
+        "bound",
+        "done",
+        "error",
+        "own",
+        "peer",
+        "started",
+        "task",
+        "waiting",
+    )
 
     def __init__(self, own: socket.socket, peer: socket.socket, task: Any) -> None:
         self.own = own
@@ -71,7 +82,7 @@ class Attempt:
         self.task = task
         self.started = False
         self.waiting: Wait | None = None
-        self.done = False
+        self.done = self.announced = False
         self.bound: Any = None
         self.error: Exception | None = None
 
@@ -243,7 +254,7 @@ class Pending(socket.socket):
             state.in_place = True
             attempt.own.settimeout(self.gettimeout())
             put_under(attempt.own, self)
-            attempt.peer.close()
+            _negotiator.cancel(attempt)  # which closes the placeholder's other end
             if attempt.error is None:
                 self._leave()
                 state.on_success(self, attempt.bound, attempt.dial, state.target)
@@ -259,14 +270,21 @@ class Pending(socket.socket):
             self.__dict__["last_error"] = error
         return error
 
-    def _wait_until_over(self, timeout: float | None) -> None:
-        """Wait as long as the socket's timeout says, then settle; raises the handshake's error."""
-        if not self._pending.attempt.done:
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until the handshake is over, as long as the socket's timeout says."""
+        attempt = self._pending.attempt
+        deadline = None if timeout is None else monotonic() + timeout
+        while not attempt.done:
             if timeout == 0:
                 raise _os_error(errno.EAGAIN)
-            deadline = None if timeout is None else monotonic() + timeout
             if not wait(self, POLLOUT, deadline):
                 raise TimeoutError("timed out")
+            if self.fileno() == -1:  # by another thread
+                raise _os_error(errno.EBADF)
+
+    def _wait_until_over(self, timeout: float | None) -> None:
+        """Wait, then settle; raises the handshake's error."""
+        self._wait(timeout)
         if self._settle() == _FAILED:
             error = self._leave()
             assert error is not None
@@ -385,8 +403,7 @@ def _when_connected(name: str) -> Callable[..., Any]:
 
 def _when_over(name: str) -> Callable[..., Any]:
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
-        if not self._pending.attempt.done:
-            wait(self, POLLOUT, None)
+        self._wait(None)
         if self._settle() == _FAILED:
             self._leave()
         return getattr(self, name)(*arguments, **options)
@@ -466,7 +483,8 @@ class _Negotiator:
 
     def cancel(self, attempt: Attempt) -> None:
         """Give up an attempt, whatever its state. Takes no lock: the garbage collector calls it."""
-        if attempt.done:
+        # Never closed while the thread may use it: its number may be another socket's already.
+        if attempt.announced:
             attempt.release()
         else:
             self._inbox.append((attempt, False))
@@ -561,6 +579,7 @@ class _Negotiator:
         self._attempts.discard(attempt)
         attempt.done = True
         attempt.announce()
+        attempt.announced = True
 
     def stop(self) -> None:
         """At exit: release everything that is still pending."""
@@ -590,7 +609,7 @@ class _Negotiator:
                 errno.ECONNABORTED, "the process forked while the connect was pending"
             )
             attempt.waiting = None
-            attempt.done = True
+            attempt.done = attempt.announced = True
             attempt.task.close()
 
 

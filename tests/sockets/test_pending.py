@@ -22,7 +22,7 @@ import socksy
 from socksy.sockets import pending as module
 from socksy.sockets.stream import SocksSocket
 
-from ..support import BANNER, echo, read_exactly, serving, unused_port
+from ..support import BANNER, echo, eventually, read_exactly, serving, unused_port
 
 NAME = "only-the-proxy-knows.test"
 
@@ -327,6 +327,39 @@ def test_closing_after_the_end_without_having_looked(server, echo_server):
     for port in (echo_server[1], unused_port()):
         with pending(server.url(), ("127.0.0.1", port)) as sock:
             assert is_writable(sock, 5)
+
+
+def test_the_thread_closes_what_it_is_using(server, echo_server, monkeypatch):
+    """Not the caller: another socket might have that number the next moment."""
+    announcing, go_on = threading.Event(), threading.Event()
+    real = module.Connecting.announce
+
+    def slow(attempt):
+        announcing.set()
+        assert go_on.wait(5)
+        real(attempt)
+
+    monkeypatch.setattr(module.Connecting, "announce", slow)
+    for finish in ("close", "getpeername"):
+        with pending(server.url(), echo_server) as sock:
+            attempt = sock._pending.attempt
+            assert announcing.wait(5)
+            getattr(sock, finish)()
+            assert attempt.peer.fileno() != -1
+            go_on.set()
+            assert eventually(lambda: attempt.peer.fileno() == -1)  # noqa: B023
+            announcing.clear()
+            go_on.clear()
+
+
+def test_closing_in_another_thread_ends_the_wait(gate):
+    """As for a blocking connect on a plain socket, the waiting call fails."""
+    with pending(gate[0]) as sock:
+        sock.settimeout(5)
+        threading.Timer(0.05, sock.close).start()
+        with pytest.raises(OSError) as caught:
+            sock.send(b"x")
+        assert caught.value.errno == errno.EBADF
 
 
 def test_many_at_once_need_one_thread(gate):
