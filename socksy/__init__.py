@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .bypass import Bypass
     from .defaults import get_default_proxy, set_default_proxy, using
+    from .patch import Patch, is_wrapped, unwrap_module, wrap_module
     from .sockets.lookup import NameLookupError
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ __all__ = [
     "NameLookupError",
     "NetworkUnreachableError",
     "NotAllowedError",
+    "Patch",
     "Proxy",
     "ProxyAuthenticationError",
     "ProxyConnectionError",
@@ -67,17 +69,24 @@ __all__ = [
     "TargetRefusedError",
     "create_connection",
     "get_default_proxy",
+    "is_wrapped",
     "set_default_proxy",
+    "unwrap_module",
     "using",
+    "wrap_module",
 ]
 
 # What a connect through a proxy by its URL does not need; loaded when first asked for.
 _LATER = {
     "Bypass": "bypass",
     "NameLookupError": "sockets.lookup",
+    "Patch": "patch",
     "get_default_proxy": "defaults",
+    "is_wrapped": "patch",
     "set_default_proxy": "defaults",
+    "unwrap_module": "patch",
     "using": "defaults",
+    "wrap_module": "patch",
 }
 
 

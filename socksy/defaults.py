@@ -46,6 +46,12 @@ def get_default_proxy() -> Route:
     return _process if here is None else here[0]
 
 
+def is_direct_here() -> bool:
+    """Whether the innermost `using()` says None: direct connections."""
+    here = _here.get()
+    return here is not None and here[0] is None
+
+
 class using:  # noqa: N801 - used like a function, `with socksy.using(...):`
     """A default proxy for the ``with`` block, in this thread or task only.
 

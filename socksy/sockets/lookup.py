@@ -8,6 +8,7 @@ import socket
 
 from ..errors import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyUnsupportedError
 from ..hosts import is_onion
+from ..names import unpatched
 from ..proxy import Proxy
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ def lookup(
     # as bytes: for a str the resolver would load Python's IDNA codec
     arguments = host.encode("ascii"), port, family, socket.SOCK_STREAM
     if deadline is None:
-        found = socket.getaddrinfo(*arguments)
+        found = unpatched(socket.getaddrinfo, *arguments)
     else:
         found = yield from _getaddrinfo_until(deadline, arguments)
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
@@ -65,7 +66,7 @@ def _getaddrinfo_until(
 
     def ask() -> None:
         try:
-            outcome.append(socket.getaddrinfo(*arguments))
+            outcome.append(unpatched(socket.getaddrinfo, *arguments))
         except Exception as exc:  # handed to whoever waits
             outcome.append(exc)
         finally:

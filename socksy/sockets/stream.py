@@ -504,7 +504,7 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
     if caller.f_code is not ssl.SSLSocket._create.__func__.__code__:
         return
     heir = caller.f_locals["self"]
-    heir.__class__ = _with_socks(type(heir))
+    heir.__class__ = _with_socks(type(heir), type(sock))
     heir.__dict__.update(sock.__dict__)
     if sock.remote_bind:
         from .remote import replace_primary
@@ -513,13 +513,13 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
         replace_primary(sock, heir)
 
 
-_ssl_classes: dict[type, type] = {}
+_ssl_classes: dict[tuple[type, type], type] = {}
 
 
-def _with_socks(kind: type) -> type:
-    if kind not in _ssl_classes:
-        _ssl_classes[kind] = type(f"Socks{kind.__name__}", (kind, SocksSocket), {})
-    return _ssl_classes[kind]
+def _with_socks(kind: type, ours: type) -> type:
+    if (kind, ours) not in _ssl_classes:
+        _ssl_classes[kind, ours] = type(f"Socks{kind.__name__}", (kind, ours), {})
+    return _ssl_classes[kind, ours]
 
 
 def create_connection(
@@ -599,7 +599,9 @@ def _connect_directly(
     address: Any, timeout: float | None, source_address: Any, all_errors: bool
 ) -> SocksSocket:
     options = {"all_errors": True} if all_errors and sys.version_info >= (3, 11) else {}
-    plain = socket.create_connection(address, timeout, source_address, **options)
+    from ..names import unpatched
+
+    plain = unpatched(socket.create_connection, address, timeout, source_address, **options)
     sock = SocksSocket(plain.family, plain.type, plain.proto, plain.detach(), proxy=None)
     sock.settimeout(plain.gettimeout())
     return sock

@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ..hosts import pack_ip
+from ..sockets.stream import SocksSocket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +83,8 @@ _hooked = False
 _FORWARD = ("socket.getaddrinfo", "socket.gethostbyname")
 _REVERSE = ("socket.gethostbyaddr", "socket.getnameinfo")
 _METHODS = ("bind", "connect", "connect_ex", "sendto", "sendmsg")
+# The class itself, also while the process is patched.
+_PLAIN = SocksSocket.__mro__[1]
 _listening: dict[str, tuple[Any, Any]] = {}  # method -> what was there, and what we put there
 
 
@@ -111,20 +114,20 @@ def _note_all(name: str, where: str) -> None:
 
 def _listen_to_methods() -> None:
     for name in _METHODS:
-        before = socket.socket.__dict__.get(name)  # None where it is inherited
-        ours = _listener_for(name, getattr(socket.socket, name))
-        setattr(socket.socket, name, ours)
+        before = _PLAIN.__dict__.get(name)  # None where it is inherited
+        ours = _listener_for(name, getattr(_PLAIN, name))
+        setattr(_PLAIN, name, ours)
         _listening[name] = before, ours
 
 
 def _leave_methods_alone() -> None:
     for name, (before, ours) in _listening.items():
-        if socket.socket.__dict__.get(name) is not ours:
+        if _PLAIN.__dict__.get(name) is not ours:
             continue  # somebody else has put theirs on top
         if before is None:
-            delattr(socket.socket, name)
+            delattr(_PLAIN, name)
         else:
-            setattr(socket.socket, name, before)
+            setattr(_PLAIN, name, before)
     _listening.clear()
 
 

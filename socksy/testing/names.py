@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from ..hosts import is_onion, pack_ip
+from ..names import unpatched
 
 if TYPE_CHECKING:
     from .relay import Endpoint
@@ -44,7 +45,7 @@ class Names:
             return [_endpoint(host, port)]
         if not self._real_lookups or is_onion(host) or not host.isascii():
             raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not among the proxy's names")
-        found = socket.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+        found = unpatched(socket.getaddrinfo, host.encode("ascii"), port, type=socket.SOCK_STREAM)
         return [(int(family), (str(place[0]), port)) for family, _, _, _, place in found]
 
     def name_of(self, address: str) -> str:
@@ -59,7 +60,7 @@ class Names:
                 return name
         if not self._real_lookups:
             raise socket.gaierror(socket.EAI_NONAME, f"{address} is not among the proxy's names")
-        return socket.gethostbyaddr(address)[0]
+        return unpatched(socket.gethostbyaddr, address)[0]
 
 
 def _key(host: str) -> str:

@@ -14,6 +14,7 @@ import struct
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from ..names import unpatched
 from ..protocol.datagram import pack_header, parse_header
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def connect(lifeline: Lifeline, family: int, address: Any, deadline: float | Non
     Raises:
         OSError: of the connection; ETIMEDOUT if the deadline has passed.
     """
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = unpatched(socket.socket, family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         number = sock.connect_ex(address)
@@ -271,7 +272,7 @@ class DatagramRelay:
     def _outer_socket(self, family: int) -> socket.socket:
         sock = self._outer.get(family)
         if sock is None:
-            sock = self._outer[family] = socket.socket(family, socket.SOCK_DGRAM)
+            sock = self._outer[family] = unpatched(socket.socket, family, socket.SOCK_DGRAM)
             sock.setblocking(False)
         return sock
 

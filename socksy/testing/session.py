@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import ProxyError, ProxyProtocolError
 from ..hosts import pack_ip
+from ..names import unpatched
 from ..protocol import http, socks4
 from ..protocol.codes import Command, Reply, Socks4Reply
 from ..protocol.server import Request, accept, reply_bytes
@@ -385,7 +386,7 @@ class Session:
                 host = "127.0.0.1" if here else "0.0.0.0"
             else:
                 host = "::1" if here else "::"
-        sock = socket.socket(family, kind)
+        sock = unpatched(socket.socket, family, kind)
         self._sockets.append(sock)
         sock.setblocking(False)
         sock.bind((host, 0))

@@ -1,0 +1,188 @@
+"""The socket class of a patch, and how it gets to those who hold the original one."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from ..errors import ProxyError, ProxyUnsupportedError
+from ..hosts import is_onion, pack_ip
+from ..names import is_unpatched, named, placeholder
+from ..sockets.dial import family_of
+from ..sockets.stream import UNSET, SocksSocket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from typing_extensions import Buffer
+
+    from ..proxy import Chain, ProxyLike
+    from ..sockets.stream import _Unset
+    from . import Patch
+
+#: what `socket.socket` was when socksy was imported
+PLAIN: type[socket.socket] = SocksSocket.__mro__[1]
+_INET = (socket.AF_INET, socket.AF_INET6)
+
+
+class _Kind(type):
+    """Every socket is an instance of what stands for `socket.socket`, whoever made it, and when."""
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        if "_stands_for_socket" in cls.__dict__:
+            return isinstance(instance, PLAIN)
+        return super().__instancecheck__(instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        if "_stands_for_socket" in cls.__dict__:
+            return issubclass(subclass, PLAIN)
+        return super().__subclasscheck__(subclass)
+
+
+class PatchedSocket(SocksSocket, metaclass=_Kind):
+    """A socket of a patched program: with the signature of `socket.socket`, and placeholders.
+
+    `getpeername` tells an address, as programs are used to, and be it a placeholder: `getnameinfo`
+    makes a name of it again.
+    """
+
+    _patch: Patch
+
+    def __init__(
+        self,
+        family: int = -1,
+        type: int = -1,
+        proto: int = -1,
+        fileno: int | None = None,
+        *,
+        proxy: ProxyLike | _Unset = UNSET,
+        remote_bind: bool | None = None,
+    ) -> None:
+        if proxy is UNSET:
+            patch = None if is_unpatched() else self._patch.in_force()
+            proxy = None if patch is None else patch.route
+        super().__init__(family, type, proto, fileno, proxy=proxy, remote_bind=remote_bind)
+
+    def connect(self, address: Any) -> None:
+        super().connect(self._meant(address))
+
+    def connect_ex(self, address: Any) -> int:
+        try:
+            address = self._meant(address)
+        except ProxyError as exc:
+            return exc.errno  # type: ignore[return-value]
+        return super().connect_ex(address)
+
+    def sendto(self, data: Buffer, *arguments: Any) -> int:
+        if arguments:
+            arguments = (*arguments[:-1], self._meant(arguments[-1]))
+        return super().sendto(data, *arguments)
+
+    def sendmsg(self, buffers: Any, *arguments: Any) -> int:
+        if len(arguments) == 3:
+            arguments = (*arguments[:-1], self._meant(arguments[-1]))
+        return super().sendmsg(buffers, *arguments)
+
+    def bind(self, address: Any) -> None:
+        """As on a plain socket; a name that would have to be looked up is nobody's address here."""
+        if self.proxy is not None and family_of(self) in _INET and isinstance(address, tuple):
+            host = address[0]
+            if host and host != "<broadcast>" and pack_ip(_text(host).partition("%")[0]) is None:
+                found = self._patch.resolver.getaddrinfo(host, None, family_of(self), self.type)
+                address = (found[0][4][0], *address[1:])
+        super().bind(address)
+
+    def _meant(self, address: Any) -> Any:
+        """The address with the name again that its placeholder stands for."""
+        if family_of(self) in _INET and isinstance(address, tuple) and address:
+            host = named(address[0])
+            if _text(host).lower().rstrip(".").endswith(".localhost"):
+                host = "localhost"  # RFC 6761, 6.3: not a matter of any resolver
+            if host is not address[0]:
+                return (host, *address[1:])
+        return address
+
+    def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
+        way = super()._chain_for(address)
+        if way is None and isinstance(address, tuple) and address and is_onion(_text(address[0])):
+            raise ProxyUnsupportedError(message=".onion names are never looked up locally")
+        return way
+
+    def _connect_through(self, way: tuple[Chain, str, int], address: Any) -> None:
+        host = way[1]
+        if pack_ip(host) is None:
+            address = (placeholder(host, family_of(self)), *address[1:])
+        super()._connect_through(way, address)
+
+
+def _text(host: Any) -> str:
+    if isinstance(host, (bytes, bytearray)):
+        return bytes(host).decode("utf-8", "replace")
+    return host if isinstance(host, str) else ""
+
+
+def class_for(patch: Patch, remote_bind: bool) -> type[PatchedSocket]:
+    """What stands for `socket.socket` in a patch; it looks the same in a `repr`."""
+    members = {
+        "_patch": patch,
+        "_stands_for_socket": True,
+        "remote_bind": remote_bind,
+        "__module__": "socket",
+        "__qualname__": "socket",
+        "__doc__": PLAIN.__doc__,
+    }
+    kind: type[PatchedSocket] = _Kind("socket", (PatchedSocket,), members)  # type: ignore[assignment]
+    return kind
+
+
+# -- those who hold the original class, and those who derived from it
+
+_in_force: list[type[PatchedSocket]] = []
+_joined: dict[tuple[type, type], type] = {}
+
+
+def divert(kind: type[PatchedSocket]) -> None:
+    """From now on, calling the original class makes sockets of this one."""
+    _in_force.append(kind)
+    PLAIN.__new__ = _new  # type: ignore[method-assign]
+    _let_multiprocessing_know(kind)
+
+
+def divert_no_more(kind: type[PatchedSocket]) -> None:
+    """End what `divert` began."""
+    if kind not in _in_force:
+        return
+    _in_force.remove(kind)
+    for pair in [pair for pair in _joined if pair[1] is kind]:
+        del _joined[pair]
+    if not _in_force:
+        del PLAIN.__new__
+    _let_multiprocessing_know(PLAIN)
+
+
+def _new(cls: type, *arguments: Any, **options: Any) -> Any:
+    kind = cls
+    if _in_force and not issubclass(cls, SocksSocket):
+        patched = _in_force[-1]
+        if cls is PLAIN:
+            kind = patched
+        elif options.get("fileno") is None:
+            # A class of the program's own. (With a descriptor it is ssl's: see SocksSocket.detach.)
+            if (cls, patched) not in _joined:
+                _joined[cls, patched] = _join(cls, patched)
+            kind = _joined[cls, patched]
+    return socket.SocketType.__new__(kind)
+
+
+def _join(cls: type, patched: type) -> type:
+    """A class that is both, and looks like the first."""
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return type(cls.__name__, (cls, patched), names)
+
+
+def _let_multiprocessing_know(kind: type[socket.socket]) -> None:
+    """It sends sockets to other processes by their exact class."""
+    reduction = sys.modules.get("multiprocessing.reduction")
+    if reduction is not None:
+        reduction.register(kind, reduction._reduce_socket)

@@ -1,0 +1,692 @@
+"""wrap_module() without modules: the whole process."""
+
+import asyncio
+import errno
+import http.client
+import inspect
+import logging
+import logging.handlers
+import multiprocessing
+import pickle
+import select
+import socket
+import ssl
+import sys
+import threading
+import types
+import urllib.request
+from itertools import permutations
+from multiprocessing.reduction import ForkingPickler
+
+import pytest
+import trustme
+
+import socksy
+from socksy.names import placeholder
+from socksy.testing import watch_lookups
+
+from ..support import BANNER, echo, read_exactly, serve_web, serving
+
+PLAIN = socket.socket
+early = types.ModuleType("early")
+sys.modules["early_for_tests"] = early
+exec("from socket import *\nfrom socket import socket, create_connection, getfqdn", vars(early))
+
+
+@pytest.fixture
+def proxy(socks_server_factory):
+    """A proxy that alone knows secret.test: an echo server, and at port 80 a web server."""
+    with serving(echo) as echoing, serving(serve_web) as web:
+        names = {"secret.test": echoing, "secret.test:80": web, "192.0.2.9": echoing}
+        yield socks_server_factory(names=names)
+
+
+@pytest.fixture
+def patched(proxy, no_local_lookup):
+    """A patched process, in which a local lookup fails the test."""
+    with socksy.wrap_module(proxy=proxy.url()) as patch:
+        yield patch
+    assert socket.socket is PLAIN
+    assert "__new__" not in PLAIN.__dict__
+
+
+def hosts(proxy):
+    """What the proxy was asked for."""
+    return [request.host for request in proxy.requests]
+
+
+# -- who goes through the proxy
+
+
+def by_class():
+    sock = socket.socket()
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+def by_number():
+    sock = socket.socket()
+    assert sock.connect_ex(("secret.test", 7)) == 0
+    return sock
+
+
+def by_lookup():
+    ((family, kind, proto, _, address),) = socket.getaddrinfo("secret.test", 7, type=1)
+    sock = socket.socket(family, kind, proto)
+    sock.connect(address)
+    return sock
+
+
+def by_ipv6_lookup():
+    ((family, kind, proto, _, address),) = socket.getaddrinfo("secret.test", 7, 10, type=1)
+    sock = socket.socket(family, kind, proto)
+    sock.connect(address)
+    assert sock.getpeername() == address
+    return sock
+
+
+def by_gethostbyname():
+    sock = socket.socket()
+    sock.connect((socket.gethostbyname("secret.test"), 7))
+    return sock
+
+
+def by_create_connection():
+    return socket.create_connection(("secret.test", 7), 10)
+
+
+def by_early_class():
+    sock = early.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+def by_early_functions():
+    assert early.getfqdn("secret.test") == "secret.test"
+    assert early.getaddrinfo("secret.test", 7, type=1)[0][4][0] == early.gethostbyname(
+        "secret.test"
+    )
+    assert early.gethostbyname_ex("secret.test")[0] == early.gethostbyaddr("secret.test")[0]
+    assert early.getnameinfo((early.gethostbyname("secret.test"), 7), 0) == ("secret.test", "echo")
+    return early.create_connection(("secret.test", 7))
+
+
+def by_subclass_of_the_original():
+    class Own(PLAIN):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.mine = True
+
+    sock = Own(socket.AF_INET)
+    assert isinstance(sock, Own)
+    assert sock.mine
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+def by_nonblocking():
+    sock = socket.socket()
+    sock.setblocking(False)
+    assert sock.connect_ex((socket.gethostbyname("secret.test"), 7)) == errno.EINPROGRESS
+    assert select.select([], [sock], [], 10)[1]
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    sock.setblocking(True)
+    return sock
+
+
+def by_duplicate():
+    with socket.socket() as sock:
+        copy = sock.dup()
+    copy.connect(("secret.test", 7))
+    return copy
+
+
+def by_adopting():
+    """A descriptor that is connected only afterwards."""
+    sock = socket.socket(fileno=socket.socket().detach())
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+def by_fastopen():
+    sock = socket.socket()
+    sock.sendto(b"", socket.MSG_FASTOPEN, (socket.gethostbyname("secret.test"), 7))
+    return sock
+
+
+@pytest.mark.trap(1, 26)
+@pytest.mark.parametrize(
+    "connect",
+    [
+        by_class,
+        by_number,
+        by_lookup,
+        by_ipv6_lookup,
+        by_gethostbyname,
+        by_create_connection,
+        by_early_class,
+        by_early_functions,
+        by_subclass_of_the_original,
+        by_nonblocking,
+        by_duplicate,
+        by_adopting,
+        by_fastopen,
+    ],
+)
+def test_every_way_to_connect_goes_through_the_proxy_by_name(patched, proxy, connect):
+    with connect() as sock:
+        assert read_exactly(sock, len(BANNER)) == BANNER
+        sock.sendall(b"ping")
+        assert sock.recv(4) == b"ping"
+
+    assert hosts(proxy) == ["secret.test"]
+
+
+def test_an_address_goes_through_the_proxy(patched, proxy):
+    with socket.create_connection(("192.0.2.9", 7)) as sock:
+        assert read_exactly(sock, len(BANNER)) == BANNER
+        assert sock.getpeername() == ("192.0.2.9", 7)
+
+
+def test_programs_of_the_standard_library(patched, proxy):
+    with urllib.request.urlopen("http://secret.test/", timeout=10) as answer:
+        assert answer.read() == b"ok"
+    connection = http.client.HTTPConnection("secret.test", timeout=10)
+    connection.request("GET", "/")
+    assert connection.getresponse().read() == b"ok"
+    connection.close()
+
+    assert hosts(proxy) == ["secret.test", "secret.test"]
+
+
+@pytest.mark.trap(27)
+def test_asyncio(patched, proxy):
+    async def talk():
+        reader, writer = await asyncio.open_connection("secret.test", 7)
+        assert await reader.readexactly(len(BANNER)) == BANNER
+        writer.close()
+        await writer.wait_closed()
+
+    asyncio.run(talk())
+    assert hosts(proxy) == ["secret.test"]
+
+
+def test_getpeername_tells_an_address_and_getnameinfo_its_name(patched):
+    with by_class() as sock:
+        peer = sock.getpeername()
+
+    assert peer == (placeholder("secret.test"), 7)
+    assert socket.getnameinfo(peer, 0) == ("secret.test", "echo")
+
+
+@pytest.fixture(scope="module")
+def contexts():
+    """TLS contexts of a server for secret.test and of its client."""
+    authority = trustme.CA()
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("secret.test").configure_cert(server)
+    authority.configure_trust(client)
+    return server, client
+
+
+def over_connected(client):
+    return client.wrap_socket(
+        socket.create_connection(("secret.test", 7)), server_hostname="secret.test"
+    )
+
+
+def before_connecting(client):
+    sock = client.wrap_socket(socket.socket(), server_hostname="secret.test")
+    sock.connect((socket.gethostbyname("secret.test"), 7))
+    return sock
+
+
+@pytest.mark.parametrize("connect", [over_connected, before_connecting])
+def test_tls(contexts, socks_server_factory, no_local_lookup, connect):
+    server, client = contexts
+
+    def answer(connection):
+        with server.wrap_socket(connection, server_side=True) as secure:
+            secure.sendall(b"hi")
+
+    with serving(answer) as address:
+        proxy = socks_server_factory(names={"secret.test": address})
+        with socksy.wrap_module(proxy=proxy.url()), connect(client) as sock:
+            assert isinstance(sock, ssl.SSLSocket)
+            assert sock.recv(2) == b"hi"
+    assert hosts(proxy) == ["secret.test"]
+
+
+# -- who does not
+
+
+@pytest.mark.trap(7)
+def test_loopback_is_reached_directly(patched, proxy):
+    with serving(echo) as (_, port):
+        for host in ("127.0.0.1", "localhost", "app.localhost"):
+            with socket.create_connection((host, port)) as sock:
+                assert read_exactly(sock, len(BANNER)) == BANNER
+                assert sock.getpeername() == ("127.0.0.1", port)
+
+    assert hosts(proxy) == []
+
+
+def test_bypass_nothing(socks_server_factory, no_local_lookup):
+    proxy = socks_server_factory(names={"localhost": "127.0.0.1"})
+    with serving(echo) as address, socksy.wrap_module(proxy=proxy.url(), bypass=()):
+        socket.create_connection(address).close()
+        socket.create_connection(("localhost", address[1])).close()
+
+    assert hosts(proxy) == ["127.0.0.1", "localhost"]
+
+
+def test_a_name_with_a_rule_is_looked_up_here_and_its_address_goes_direct(proxy, monkeypatch):
+    """A program connects to the address, of which the rules say nothing."""
+    import _socket
+
+    from socksy import names
+
+    with serving(echo) as address:
+        real = _socket.getaddrinfo
+        asked = []
+
+        def resolver(host, *arguments):
+            asked.append(host)
+            return real("127.0.0.1" if host == b"intra.test" else host, *arguments)
+
+        monkeypatch.setattr(names._socket, "getaddrinfo", resolver)
+        with socksy.wrap_module(proxy=proxy.url(), bypass=["intra.test"]):
+            socket.create_connection(("intra.test", address[1])).close()
+            assert asked == [b"intra.test"]
+            assert hosts(proxy) == []
+            # a rule about one name is none about others
+            socket.create_connection(("secret.test", 7)).close()
+            assert hosts(proxy) == ["secret.test"]
+
+
+def test_a_rule_with_a_port_holds_for_a_placeholder_too(proxy):
+    """gethostbyname does not know the port: the name is looked up when it connects, if it must."""
+    with serving(echo) as (_, port):
+        with socksy.wrap_module(proxy=proxy.url(), bypass=[f"localhost:{port}"]):
+            address = socket.gethostbyname("localhost")
+            assert address.startswith("240.")
+            with socket.socket() as sock:
+                sock.connect((address, port))
+                assert sock.getpeername() == ("127.0.0.1", port)
+    assert hosts(proxy) == []
+
+
+def test_an_onion_name_never_goes_direct(proxy, no_local_lookup):
+    with socksy.wrap_module(proxy=proxy.url(), bypass=["*"]):
+        for host in ("abc.onion", socket.gethostbyname("abc.onion"), b"ABC.onion."):
+            with socket.socket() as sock, pytest.raises(socksy.ProxyUnsupportedError):
+                sock.connect((host, 80))
+            with socket.socket() as sock:
+                assert sock.connect_ex((host, 80)) == errno.EOPNOTSUPP
+
+
+def test_names_of_a_local_dns_proxy_are_looked_up_here(socks_server_factory, dns_recorder):
+    proxy = socks_server_factory()
+    with serving(echo) as (_, port):
+        with socksy.wrap_module(proxy=proxy.url("socks5"), bypass=()):
+            assert socket.gethostbyname("localhost") == "127.0.0.1"
+            with socket.create_connection(("localhost", port)):
+                pass
+            with pytest.raises(socksy.ProxyUnsupportedError), socket.socket() as sock:
+                sock.connect((socket.gethostbyname("abc.onion"), 80))
+    assert hosts(proxy) == ["127.0.0.1"]
+
+
+def test_other_families_pairs_and_accepted_sockets_are_plain(patched, proxy, tmp_path):
+    with serving(echo, path=str(tmp_path / "s")), socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(tmp_path / "s"))
+        assert read_exactly(sock, len(BANNER)) == BANNER
+    one, other = socket.socketpair()
+    with one, other, socket.create_server(("127.0.0.1", 0)) as server:
+        one.sendall(b"x")
+        assert other.recv(1) == b"x"
+        with socket.create_connection(server.getsockname()) as client:
+            accepted, peer = server.accept()
+            with accepted:
+                assert accepted.getpeername() == peer == client.getsockname()
+    assert hosts(proxy) == []
+
+
+@pytest.mark.trap(28)
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_pair_over_loopback_as_on_windows(proxy, family):
+    """Without a bypass, too: a pair never leaves the process."""
+    make = getattr(socket, "_fallback_socketpair", None)
+    if make is None:
+        pytest.skip("this Python has it only on Windows")
+    with socksy.wrap_module(proxy=proxy.url(), bypass=()):
+        one, other = socket._fallback_socketpair(family)
+        with one, other:
+            one.sendall(b"x")
+            assert other.recv(1) == b"x"
+    assert hosts(proxy) == []
+
+
+def test_socksy_itself_is_not_caught(proxy, dns_recorder):
+    """Its proxy has a name that is looked up, and None is a direct connection."""
+    with serving(echo) as address, socksy.wrap_module(proxy=proxy.url(), bypass=()):
+        port = proxy.address[1]
+        with socksy.create_connection(
+            ("secret.test", 7), proxy=f"socks5h://localhost:{port}"
+        ) as sock:
+            assert read_exactly(sock, len(BANNER)) == BANNER
+        with socksy.create_connection(("localhost", address[1]), proxy=None) as sock:
+            assert sock.getpeername() == address
+    assert hosts(proxy) == ["secret.test"]
+
+
+def test_a_proxy_in_the_patched_process(no_local_lookup):
+    """Its own connections are no business of the patch, else they would come back to it."""
+    from socksy.testing import SocksServer
+
+    with serving(echo) as address, SocksServer(names={"secret.test": address}) as proxy:
+        with socksy.wrap_module(proxy=proxy.url(), bypass=()):
+            with socket.create_connection(("secret.test", 7)) as sock:
+                assert read_exactly(sock, len(BANNER)) == BANNER
+        assert hosts(proxy) == ["secret.test"]
+
+
+def test_a_placeholder_of_nobody_is_refused(patched, proxy):
+    for host, family in (("240.200.0.1", socket.AF_INET), ("100::1:2:3", socket.AF_INET6)):
+        with socket.socket(family) as sock:
+            with pytest.raises(socksy.ProxyUnsupportedError):
+                sock.connect((host, 80))
+            assert sock.connect_ex((host, 80)) == errno.EADDRNOTAVAIL
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            with pytest.raises(socksy.ProxyUnsupportedError):
+                sock.sendto(b"x", (host, 80))
+            with pytest.raises(socksy.ProxyUnsupportedError):
+                sock.sendmsg([b"x"], [], 0, (host, 80))
+    assert hosts(proxy) == []
+
+
+def test_binding_to_a_name_looks_nothing_up(patched):
+    with socket.socket() as sock:
+        with pytest.raises(OSError, match=r"assign requested address"):
+            sock.bind(("secret.test", 0))
+        sock.bind(("localhost", 0))
+        assert sock.getsockname()[0] == "127.0.0.1"
+    with socket.socket() as sock:
+        sock.bind(("", 0))
+        assert sock.getsockname()[0] == "0.0.0.0"
+
+
+# -- what a socket is
+
+
+def test_every_socket_is_a_socket(proxy):
+    before = PLAIN()
+    with socksy.wrap_module(proxy=proxy.url()):
+        during = socket.socket()
+        one, other = socket.socketpair()
+
+        class Own(socket.socket):
+            pass
+
+        own = Own()
+        for sock in (before, during, one, other, own):
+            assert isinstance(sock, socket.socket)
+            assert isinstance(sock, PLAIN)
+        # trio asks for the exact class
+        assert type(during) is type(one) is socket.socket
+        assert isinstance(own, Own)
+        assert not isinstance(during, Own)
+        assert issubclass(PLAIN, socket.socket)
+        assert issubclass(ssl.SSLSocket, socket.socket)
+        assert not issubclass(int, socket.socket)
+        assert not issubclass(socket.socket, Own)
+        assert repr(during).startswith("<socket.socket fd=")
+    for sock in (during, one, other, own):
+        assert isinstance(sock, socket.socket)
+    for sock in (before, during, one, other, own):
+        sock.close()
+
+
+SIGNATURES = {
+    name: list(inspect.signature(getattr(socket, name)).parameters)
+    for name in ("create_connection", "getaddrinfo", "getfqdn", "socketpair")
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_what_is_patched_keeps_its_signature(patched, name):
+    assert list(inspect.signature(getattr(socket, name)).parameters) == SIGNATURES[name]
+
+
+def _answer(connection):
+    sock = connection.recv()
+    sock.sendall(b"from there")
+    sock.close()
+
+
+@pytest.mark.parametrize("moment", ["during", "before", "after"])
+def test_sockets_go_to_other_processes(proxy, moment):
+    """multiprocessing pickles them by their exact class."""
+    before = socket.socketpair()
+    patch = socksy.wrap_module(proxy=proxy.url())
+    during = socket.socketpair()
+    if moment == "after":
+        patch.undo()
+    pair = {"before": before, "during": during, "after": during}[moment]
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    try:
+        process = context.Process(target=_answer, args=(there,))
+        process.start()
+        here.send(pair[0])
+        assert read_exactly(pair[1], 10) == b"from there"
+        process.join(10)
+        assert process.exitcode == 0
+    finally:
+        patch.undo()
+        for sock in (*before, *during):
+            sock.close()
+        here.close()
+        there.close()
+    with pytest.raises(TypeError, match="cannot pickle"):
+        pickle.dumps(during[0])
+    assert PLAIN in ForkingPickler._extra_reducers
+
+
+def test_a_handler_of_logging(patched, proxy, socks_server_factory):
+    heard = threading.Event()
+    got = []
+
+    def collect(connection):
+        length = int.from_bytes(read_exactly(connection, 4), "big")
+        got.append(pickle.loads(read_exactly(connection, length))["msg"])
+        heard.set()
+
+    with serving(collect) as address:
+        other = socks_server_factory(names={"log.test": address})
+        with socksy.using(other.url()), socksy.wrap_module():
+            handler = logging.handlers.SocketHandler("log.test", 9020)
+            handler.handle(logging.makeLogRecord({"msg": "hello", "name": "x"}))
+            assert heard.wait(10)
+            handler.close()
+    assert got == ["hello"]
+
+
+# -- which proxy
+
+
+def test_threads_and_tasks_have_proxies_of_their_own(socks_server_factory, no_local_lookup):
+    with serving(echo) as address:
+        servers = [socks_server_factory(names={"secret.test": address}) for _ in range(3)]
+
+        def in_thread(server):
+            with socksy.using(server.url()):
+                socket.create_connection(("secret.test", 7)).close()
+
+        async def in_task(server):
+            with socksy.using(server.url()):
+                _, writer = await asyncio.open_connection("secret.test", 7)
+                writer.close()
+                await writer.wait_closed()
+
+        async def in_tasks():
+            await asyncio.gather(*map(in_task, servers))
+
+        with socksy.using(servers[0].url()):
+            patch = socksy.wrap_module()
+        with patch:
+            threads = [threading.Thread(target=in_thread, args=(server,)) for server in servers]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            asyncio.run(in_tasks())
+    assert [hosts(server) for server in servers] == [["secret.test"] * 2] * 3
+
+
+def test_where_there_is_no_default_proxy_nothing_is_reached(socks_server, no_local_lookup):
+    with socksy.using(socks_server.url()):
+        patch = socksy.wrap_module()
+    with patch, socket.socket() as sock:
+        with pytest.raises(socksy.ProxyUnsupportedError, match="no proxy to use"):
+            sock.connect(("192.0.2.1", 80))
+        assert socket.gethostbyname("secret.test").startswith("240.")
+        assert sock.connect_ex(("secret.test", 80)) == errno.EOPNOTSUPP
+
+
+def test_using_none_is_direct(socks_server):
+    with serving(echo) as address, socksy.using(socks_server.url()):
+        with socksy.wrap_module(bypass=()), socksy.using(None):
+            with socket.create_connection(("localhost", address[1])) as sock:
+                assert sock.getpeername() == address
+    assert hosts(socks_server) == []
+
+
+@pytest.mark.parametrize("proxy", [None, "", "nonsense", "ftp://127.0.0.1", []])
+def test_wrapping_without_a_proxy_to_use_is_an_error(proxy):
+    with pytest.raises(socksy.InvalidProxyError):
+        socksy.wrap_module(proxy=proxy)
+
+    assert not socksy.is_wrapped()
+    assert socket.socket is PLAIN
+
+
+def test_a_callable_proxy(proxy):
+    """None is direct here too."""
+    with serving(echo) as address:
+        chooser = {"localhost": None, "127.0.0.1": proxy.url(), "secret.test": proxy.url()}
+        with socksy.wrap_module(proxy=lambda host, port: chooser[host], bypass=()):
+            socket.create_connection(("localhost", address[1])).close()
+            assert hosts(proxy) == []
+            socket.create_connection(("secret.test", 7)).close()
+    assert hosts(proxy) == ["secret.test"]
+
+
+# -- undoing
+
+
+def test_undoing_puts_back_what_was_there(proxy):
+    before = dict(vars(socket))
+    early_before = dict(vars(early))
+    patch = socksy.wrap_module(proxy=proxy.url())
+    assert socksy.is_wrapped()
+    assert patch.active
+    assert vars(early) != early_before
+    patch.undo()
+    patch.undo()
+
+    assert not socksy.is_wrapped()
+    assert not patch.active
+    assert vars(socket) == before
+    assert vars(early) == early_before
+    assert "__new__" not in PLAIN.__dict__
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_nested_patches_are_undone_in_any_order(socks_server_factory, order):
+    """The latest that is left is in force."""
+    before = dict(vars(socket))
+    with serving(echo) as address:
+        servers = [socks_server_factory(names={"secret.test": address}) for _ in range(3)]
+        patches = [socksy.wrap_module(proxy=server.url()) for server in servers]
+        left = {0, 1, 2}
+        for number in order:
+            expected = max(left)
+            asked = len(servers[expected].requests)
+            for make in (socket.create_connection, early.create_connection):
+                make(("secret.test", 7)).close()
+            assert len(servers[expected].requests) == asked + 2
+            patches[number].undo()
+            left.remove(number)
+    assert vars(socket) == before
+
+
+def test_undoing_leaves_what_somebody_else_put_on_top(proxy):
+    mine = type("Mine", (), {})
+    patch = socksy.wrap_module(proxy=proxy.url())
+    ours, socket.socket = socket.socket, mine
+    try:
+        patch.undo()
+        assert socket.socket is mine
+    finally:
+        socket.socket = PLAIN
+    # and what they may have kept of ours is plain now
+    with serving(echo) as address, ours() as sock:
+        sock.connect(address)
+        assert sock.proxy is None
+
+
+def test_what_was_kept_of_an_undone_patch_obeys_the_one_in_force(socks_server_factory):
+    with serving(echo) as address:
+        servers = [socks_server_factory(names={"secret.test": address}) for _ in range(2)]
+        with socksy.wrap_module(proxy=servers[0].url()):
+            kept, lookup = socket.socket, socket.gethostbyname
+        assert lookup("localhost") == "127.0.0.1"
+        with socksy.wrap_module(proxy=servers[1].url()), kept() as sock:
+            sock.connect((lookup("secret.test"), 7))
+    assert [hosts(server) for server in servers] == [[], ["secret.test"]]
+
+
+def test_unwrap_module_undoes_all_of_the_process(proxy):
+    patches = [socksy.wrap_module(proxy=proxy.url()), socksy.wrap_module(socket, proxy=proxy.url())]
+    assert repr(patches[0]) == "<Patch of the process>"
+    socksy.unwrap_module()
+
+    assert not any(patch.active for patch in patches)
+    assert not socksy.is_wrapped()
+    socksy.unwrap_module()
+
+
+def test_patching_from_many_threads_leaves_nothing_behind(proxy):
+    before = dict(vars(socket))
+
+    def again_and_again():
+        for _ in range(5):
+            with socksy.wrap_module(proxy=proxy.url()):
+                socket.socket().close()
+
+    threads = [threading.Thread(target=again_and_again) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert vars(socket) == before
+    assert "__new__" not in PLAIN.__dict__
+
+
+def test_watching_lookups_works_in_a_patched_process(patched):
+    with watch_lookups() as lookups:
+        by_class().close()
+        by_create_connection().close()
+    assert lookups.names == []
+
+
+def test_an_early_import_in_a_module_of_another_kind_does_no_harm(proxy):
+    class Odd(types.ModuleType):
+        pass
+
+    sys.modules["odd_module"] = Odd("odd_module")
+    try:
+        socksy.wrap_module(proxy=proxy.url()).undo()
+    finally:
+        del sys.modules["odd_module"]
