@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from .proxy import ProxyLike, Route
 
-    Here: TypeAlias = "tuple[Route, Here | None]"
+    #: whose block, its route, and what lies below
+    Here: TypeAlias = "tuple[using, Route, Here | None]"
 
-# A linked stack: (route, what lies below), so that using(None) ("direct here") differs from not set
-# and leaving a block needs no token of the context that entered it.
+# A linked stack, so that using(None) ("direct here") differs from not set, and leaving a block
+# needs no token of the context that entered it.
 _here: ContextVar[Here | None] = ContextVar("socksy.default_proxy", default=None)
 _process: Route = None
 
@@ -43,7 +44,7 @@ def get_default_proxy() -> Route:
         A tuple of `Proxy` (a chain; mostly of one), a callable, or None for a direct connection.
     """
     here = _here.get()
-    return _process if here is None else here[0]
+    return _process if here is None else here[1]
 
 
 def is_direct_here() -> bool:
@@ -66,7 +67,7 @@ class using:  # noqa: N801 - used like a function, `with socksy.using(...):`
         self._route = as_route(proxy)
 
     def __enter__(self) -> Route:
-        _here.set((self._route, _here.get()))
+        _here.set((self, self._route, _here.get()))
         return self._route
 
     def __exit__(
@@ -75,6 +76,14 @@ class using:  # noqa: N801 - used like a function, `with socksy.using(...):`
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        here = _here.get()
-        if here is not None:  # None: left in another context than entered, as async fixtures do
-            _here.set(here[1])
+        # Generators and async fixtures leave blocks out of order, or in another context than they
+        # were entered in: no block but this one may lose its proxy by that.
+        _here.set(_without(self, _here.get()))
+
+
+def _without(block: using, here: Here | None) -> Here | None:
+    """The stack without the last entry of a block; as it is if there is none."""
+    if here is None:
+        return None
+    owner, route, below = here
+    return below if owner is block else (owner, route, _without(block, below))

@@ -128,3 +128,29 @@ def test_a_block_can_be_left_in_another_context_than_it_was_entered():
 
     assert get_default_proxy() is None
     assert entered.run(get_default_proxy) == (NEAR,)
+
+
+def test_leaving_out_of_order_takes_away_no_other_blocks_proxy():
+    """A generator that ends in another block must not make that block's connections direct."""
+
+    def in_a_block():
+        with using(FAR):
+            yield
+
+    suspended = in_a_block()
+    next(suspended)
+    with using(NEAR):
+        next(suspended, None)
+
+        assert get_default_proxy() == (NEAR,)
+    assert get_default_proxy() is None
+
+
+def test_leaving_in_a_context_with_blocks_of_its_own_leaves_those_alone():
+    """What was entered elsewhere is not here to be left."""
+    block = using(FAR)
+    contextvars.copy_context().run(block.__enter__)
+    with using(NEAR):
+        block.__exit__(None, None, None)
+
+        assert get_default_proxy() == (NEAR,)

@@ -68,7 +68,10 @@ _LOCAL_DNS = (SOCKS4, SOCKS5)
 POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
 _IPV4 = socket.AF_INET
 MSG_PEEK = int(socket.MSG_PEEK)
-_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EALREADY)
+_IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+_IN_USE = (errno.EISCONN, errno.EALREADY)
+#: Seconds; poll() counts milliseconds in a C int, and settimeout() takes more than fit there.
+_LONGEST = 2_000_000.0
 
 
 def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
@@ -80,6 +83,15 @@ def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
     left = deadline - monotonic()
     # poll() goes on after a signal with what is left; it counts milliseconds and rounds up
     return left > 0 and bool(poller.poll(left * 1000))
+
+
+def is_in_use(sock: socket.socket) -> bool:
+    """Whether a descriptor is connected already, or listens."""
+    try:
+        socket.SocketType.getpeername(sock)
+    except OSError:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 0
+    return True
 
 
 def run(task: Generator[Wait, bool, Any]) -> Any:
@@ -137,7 +149,7 @@ class Dial:
         self.spare: socket.socket | None = None
         self.legs: tuple[Leg, ...] = ()
         self.names: tuple[Any, Any] | None = None
-        self.deadline = None if timeout is None else monotonic() + timeout
+        self.deadline = None if timeout is None else monotonic() + min(timeout, _LONGEST)
 
     def now(self, chain: Chain, host: str, port: int, command: int) -> Address:
         """`through`, waiting in this thread; the usual case in a straight line.
@@ -163,6 +175,7 @@ class Dial:
             try:
                 _connect(own, proxy.endpoint)
             except OSError as exc:
+                self._leave_alone_if_in_use(exc)
                 raise _unreachable(exc, 1) from exc
             if deadline is not None:
                 own.setblocking(False)
@@ -268,6 +281,9 @@ class Dial:
         """A connection to the nearest proxy: the first of its addresses that answers.
 
         Each address has an equal share of the time that is left.
+
+        Raises:
+            OSError: EISCONN, EALREADY: the application's descriptor is in use, and stays as it is.
         """
         if proxy.endpoint is not None:
             endpoints: list[Endpoint] = [(_IPV4, proxy.endpoint)]
@@ -285,9 +301,16 @@ class Dial:
                     yield from self._connect(sock, address, self.deadline, left)
                 return sock
             except OSError as exc:
+                self._leave_alone_if_in_use(exc)
                 if left == 1:
                     raise _unreachable(exc, len(endpoints)) from exc
         raise ProxyConnectionError(errno.EHOSTUNREACH, "the proxy's name has no address")
+
+    def _leave_alone_if_in_use(self, exc: OSError) -> None:
+        """Raise at once, and keep what the application is connected to by other ways."""
+        if exc.errno in _IN_USE:
+            self._spent = False
+            raise exc
 
     def _socket_for(self, family: int) -> socket.socket:
         own = self._own
@@ -297,6 +320,8 @@ class Dial:
         if not self._spent and family_of(own) == family:
             self._spent = True
             return own
+        if not self._spent and is_in_use(own):
+            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
         from .options import bind_like, set_again
 
         self.spare = spare = socket.socket(family, socket.SOCK_STREAM)

@@ -15,7 +15,7 @@ from operator import index
 from ..errors import ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, clean_target
 from ..proxy import Proxy, as_route, choose
-from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, run
+from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ class SocksSocket(socket.socket):
             target = self._peer_form(address)
         timeout = self.gettimeout()
         if timeout == 0 and CAN_REPLACE:
+            if is_in_use(self):
+                raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
             from . import pending
 
             pending.begin(self, target, (*way, _CONNECT), _connected)
@@ -501,6 +503,8 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
     if ssl is None:
         return
     caller = sys._getframe(2)
+    while caller.f_code.co_name == "detach" and caller.f_back is not None:  # a subclass' own
+        caller = caller.f_back
     if caller.f_code is not ssl.SSLSocket._create.__func__.__code__:
         return
     heir = caller.f_locals["self"]
@@ -542,7 +546,8 @@ def create_connection(
     Raises:
         ProxyError, InvalidProxyError, InvalidTargetError: as `SocksSocket.connect`.
     """
-    chain = chain_for(proxy, *address)
+    host, port = address
+    chain = chain_for(proxy, host, port)
     if chain is None:
         return _connect_directly(address, timeout, source_address, all_errors)
     return connect_through(chain, address, timeout, source_address)

@@ -169,6 +169,16 @@ def test_the_timeout_is_what_it_was_after_a_failure():
         assert sock.gettimeout() == 5
 
 
+@pytest.mark.parametrize("seconds", [2147483.647, 1e9])
+def test_a_timeout_of_weeks_is_a_timeout_too(socks_server, echo_server, seconds):
+    """A plain socket takes more seconds than poll() has milliseconds for."""
+    with socksy.SocksSocket(proxy=socks_server.url()) as sock:
+        sock.settimeout(seconds)
+        sock.connect(echo_server)
+
+        assert sock.gettimeout() == seconds
+
+
 def test_the_default_timeout_counts():
     """`socket.setdefaulttimeout` is honoured like on any socket."""
     silence = threading.Event()

@@ -844,6 +844,44 @@ def test_an_adopted_descriptor_is_plain(server, echo_server):
         check_echo(sock)
 
 
+@pytest.mark.parametrize("timeout", [None, 5, 0])
+@pytest.mark.parametrize("family", FAMILIES, ids=["same family", "other family"])
+def test_connecting_what_is_connected_disturbs_nothing(server, family, timeout):
+    """EISCONN, as on a plain socket, also where the connection was not made by us."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    with serving(echo, family) as address:
+        plain = socket.create_connection(address[:2])
+        with socksy.using(server.url("socks5h")), SocksSocket(fileno=plain.detach()) as sock:
+            sock.settimeout(timeout)
+            with pytest.raises(OSError) as caught:
+                sock.connect((host, 80))
+            sock.settimeout(5)
+
+            assert caught.value.errno == errno.EISCONN
+            assert not isinstance(caught.value, socksy.ProxyError)
+            check_echo(sock)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("timeout", [None, 5, 0])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_connecting_what_listens_disturbs_nothing(server, host, timeout):
+    """The same on a server socket."""
+    with (
+        socksy.using(server.url("socks5h")),
+        socket.create_server(
+            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        ) as plain,
+        SocksSocket(fileno=plain.detach()) as listener,
+    ):
+        listener.settimeout(timeout)
+
+        assert listener.connect_ex(("127.0.0.1", 80)) == errno.EISCONN
+        with socket.create_connection(listener.getsockname()[:2]):
+            listener.settimeout(5)
+            listener.accept()[0].close()
+
+
 def test_makefile(server, echo_server):
     """Reads lines, and keeps the descriptor open while it is."""
     with SocksSocket(proxy=server.url("socks5h")) as sock:
@@ -932,6 +970,22 @@ def test_tls_wrapped_before_connecting_goes_through_the_proxy(
     assert lookups == []
 
 
+def test_tls_over_a_subclass_with_its_own_detach_goes_through_the_proxy(
+    server, tls_echo, certificates
+):
+    """Who takes the socket over is found behind every detach()."""
+
+    class Noting(SocksSocket):
+        def detach(self):
+            return super().detach()
+
+    with certificates[1].wrap_socket(
+        Noting(proxy=server.url("socks5h")), server_hostname=NAME
+    ) as tls:
+        tls.connect((NAME, tls_echo[1]))
+        check_echo(tls)
+
+
 def test_tls_connect_ex_goes_through_the_proxy(server, tls_echo, certificates):
     """The other way to connect."""
     sock = SocksSocket(proxy=server.url("socks5h"))
@@ -957,6 +1011,13 @@ def test_create_connection(server, echo_server):
         assert isinstance(sock, SocksSocket)
         assert sock.gettimeout() == 7
         check_echo(sock)
+
+
+@pytest.mark.parametrize("address", ["a.test", ("a.test",), ("::1", 80, 0, 0)])
+def test_create_connection_wants_host_and_port(server, address):
+    """As the standard library's does."""
+    with pytest.raises(ValueError, match="unpack"):
+        socksy.create_connection(address, proxy=server.url("socks5h"))
 
 
 def test_create_connection_from_a_source_address(server, echo_server):
