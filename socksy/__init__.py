@@ -12,6 +12,7 @@ See the README for the rest.
 from .errors import (
     AddressTypeNotSupportedError,
     CommandNotSupportedError,
+    DirectTrafficError,
     HostUnreachableError,
     InvalidArgumentError,
     InvalidPortError,
@@ -47,6 +48,7 @@ __all__ = [
     "AddressTypeNotSupportedError",
     "Bypass",
     "CommandNotSupportedError",
+    "DirectTrafficError",
     "HostUnreachableError",
     "InvalidArgumentError",
     "InvalidPortError",

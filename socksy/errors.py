@@ -9,6 +9,7 @@ already catches, so ``except ConnectionRefusedError`` works through a proxy too:
     |-- ProxyAuthenticationError (PermissionError)    login refused, or no acceptable method
     |-- ProxyProtocolError                            not SOCKS, or closed early; .hint guesses why
     |-- ProxyUnsupportedError                         this proxy or protocol cannot do this
+    |-- DirectTrafficError (PermissionError)          the guard refused to go around the proxy
     `-- ProxyReplyError                               the proxy said no: .code, .reply
         |-- TargetRefusedError (ConnectionRefusedError)
         |-- NotAllowedError (PermissionError)
@@ -35,6 +36,7 @@ import errno
 __all__ = [
     "AddressTypeNotSupportedError",
     "CommandNotSupportedError",
+    "DirectTrafficError",
     "HostUnreachableError",
     "InvalidArgumentError",
     "InvalidPortError",
@@ -155,6 +157,10 @@ class ProxyUnsupportedError(ProxyError):
         hint: str | None = None,
     ) -> None:
         super().__init__(number, message, phase=phase, hint=hint)
+
+
+class DirectTrafficError(ProxyError, PermissionError):
+    """The guard of a patch refused what would have gone around the proxy: nothing was sent."""
 
 
 class ProxyReplyError(ProxyError):

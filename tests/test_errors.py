@@ -17,6 +17,7 @@ PARENTS = [
     (errors.ProxyAuthenticationError, PermissionError),
     (errors.ProxyProtocolError, OSError),
     (errors.ProxyUnsupportedError, OSError),
+    (errors.DirectTrafficError, PermissionError),
     (errors.ProxyReplyError, OSError),
     (errors.TargetRefusedError, ConnectionRefusedError),
     (errors.NotAllowedError, PermissionError),

@@ -32,6 +32,7 @@ from ..defaults import get_default_proxy, is_direct_here
 from ..errors import InvalidArgumentError, InvalidProxyError, ProxyError, ProxyUnsupportedError
 from ..names import DIRECT, HERE, REMOTE, Resolver, unpatched
 from ..proxy import SOCKS4, SOCKS5, as_route, choose
+from .guard import switch_off, switch_on
 from .slots import Replacement
 from .sockets import PLAIN, class_for, divert, divert_no_more
 
@@ -63,7 +64,12 @@ class Patch:
     """
 
     def __init__(
-        self, modules: tuple[ModuleType, ...], proxy: ProxyLike, bypass: Bypass, remote_bind: bool
+        self,
+        modules: tuple[ModuleType, ...],
+        proxy: ProxyLike,
+        bypass: Bypass,
+        remote_bind: bool,
+        guarded: bool,
     ) -> None:
         self._proxy = as_route(proxy)
         if self._proxy is None and get_default_proxy() is None:
@@ -72,6 +78,7 @@ class Patch:
             )
         self._bypass = bypass
         self._modules = modules
+        self._guarded = guarded
         self._is_active = False
         self._replaced: list[tuple[ModuleType, Replacement]] = []
         self.resolver = Resolver(self._decide)
@@ -112,6 +119,16 @@ class Patch:
             return DIRECT
         return HERE if chain[-1].scheme in (SOCKS4, SOCKS5) else REMOTE
 
+    def lets_go_direct(self, host: str, port: int) -> bool:
+        """Whether the rules say so, or it is the proxy: for the guard."""
+        try:
+            chain = self.route(host, port)
+        except ProxyError:
+            return False
+        if chain is None:
+            return True
+        return port != 0 and (host, port) == (chain[0].host, chain[0].port)
+
     # -- doing and undoing
 
     @property
@@ -142,6 +159,8 @@ class Patch:
                         self._patch_process()
                     else:
                         self._patch_module(module)
+                if self._guarded:
+                    switch_on(self)
             except BaseException:
                 self.undo()
                 raise
@@ -164,6 +183,7 @@ class Patch:
             if not self._modules and self._is_active:
                 self._is_active = False
                 _active.remove(self)
+                switch_off(self)
 
     def __enter__(self) -> Self:
         return self
@@ -278,6 +298,7 @@ def wrap_module(
     proxy: ProxyLike = None,
     bypass: Bypass | Iterable[str] = LOOPBACK,
     remote_bind: bool = False,
+    guard: bool = False,
 ) -> Patch:
     """Make modules, or with none the whole process, connect and look names up through a proxy.
 
@@ -288,6 +309,8 @@ def wrap_module(
         bypass: what is reached directly, as rules (see `socksy.bypass`). By default loopback;
             ``()`` for nothing.
         remote_bind: sockets listen at the proxy, for protocols whose server connects back.
+        guard: refuse, in the whole process, each connect, datagram and lookup that would go around
+            the proxy and that the interpreter can see, with a `DirectTrafficError`.
 
     Returns:
         The patch: keep it to undo it, or use it in a ``with`` statement.
@@ -300,7 +323,7 @@ def wrap_module(
         if not isinstance(module, ModuleType):
             raise TypeError(f"wrap_module takes modules, not {type(module).__name__}")
     rules = bypass if isinstance(bypass, Bypass) else Bypass(bypass)
-    return Patch(modules or (socket,), proxy, rules, remote_bind)._do()
+    return Patch(modules or (socket,), proxy, rules, remote_bind, guard)._do()
 
 
 def unwrap_module(*modules: ModuleType) -> None:

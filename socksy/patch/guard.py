@@ -1,0 +1,116 @@
+"""The guard: refuses what would go around the proxy, as far as the interpreter can see it.
+
+Python tells an audit hook of each connect, datagram and lookup before it happens, whoever asks for
+it, by the original class too. (But a *name* given to the original class is looked up first, and
+only then told.) A hook cannot be taken out again, so there is one, which is switched on and off.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from socket import AF_INET, AF_INET6
+
+from ..errors import DirectTrafficError
+from ..hosts import pack_ip
+from ..names import is_unpatched
+from ..sockets.dial import family_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    from . import Patch
+
+_INET = (AF_INET, AF_INET6)
+_guards: list[Patch] = []
+_is_installed = False
+
+# These reach the proxy, or ask what the rules have decided. The embedded proxy is no client.
+_OURS = ("socksy.sockets.dial", "socksy.sockets.lookup", "socksy.names")
+_NOT_A_CLIENT = "socksy.testing."
+
+
+def switch_on(patch: Patch) -> None:
+    """Refuse what this patch would not let go direct."""
+    global _is_installed
+    if not _is_installed:
+        sys.addaudithook(_hear)
+        _is_installed = True
+    _guards.append(patch)
+
+
+def switch_off(patch: Patch) -> None:
+    """Idempotent."""
+    if patch in _guards:
+        _guards.remove(patch)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    check = _CHECKS.get(event) if _guards else None
+    if check is None:
+        return
+    target = check(*arguments[:2])
+    if target is None or _is_by_socksy():
+        return
+    host, port = target
+    if all(patch.lets_go_direct(host, port) for patch in list(_guards)):
+        return
+    what = event.removeprefix("socket.")
+    error = DirectTrafficError(errno.EPERM, f"{what} would have gone around the proxy")
+    error.target = host, port
+    raise error
+
+
+def _of_traffic(sock: Any, address: Any) -> tuple[str, int] | None:
+    """Where connect, sendto and sendmsg want to go; None if that is no Internet address."""
+    if family_of(sock) not in _INET or not isinstance(address, tuple):
+        return None
+    return _text(address[0]), address[1]
+
+
+def _of_lookup(host: Any, port: Any = None) -> tuple[str, int] | None:
+    """The name that would be looked up; None for what is none."""
+    text = _text(host)
+    if text in ("", "<broadcast>") or pack_ip(text.partition("%")[0]) is not None:
+        return None
+    return text, port if isinstance(port, int) else 0
+
+
+def _of_reverse_lookup(asked: Any, *_: Any) -> tuple[str, int]:
+    """The address whose name is asked for: gethostbyaddr's string, or getnameinfo's tuple.
+
+    getnameinfo does not tell its flags: with NI_NUMERICHOST it asks nobody, and is refused too.
+    """
+    return (_text(asked[0]), asked[1]) if isinstance(asked, tuple) else (_text(asked), 0)
+
+
+_CHECKS: dict[str, Callable[..., tuple[str, int] | None]] = {
+    "socket.connect": _of_traffic,
+    "socket.sendto": _of_traffic,
+    "socket.sendmsg": _of_traffic,
+    "socket.getaddrinfo": _of_lookup,
+    "socket.gethostbyname": _of_lookup,  # and gethostbyname_ex
+    "socket.gethostbyaddr": _of_reverse_lookup,
+    "socket.getnameinfo": _of_reverse_lookup,
+}
+
+
+def _text(host: Any) -> str:
+    if isinstance(host, (bytes, bytearray)):
+        return bytes(host).decode("utf-8", "backslashreplace")
+    return host if isinstance(host, str) else ""
+
+
+def _is_by_socksy() -> bool:
+    """Whether socksy itself asks: who called the function, or the socket module's function."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module == "socket" or (module == "socksy.names" and is_unpatched()):
+            frame = frame.f_back
+            continue
+        return module in _OURS or module.startswith(_NOT_A_CLIENT)
+    return False
