@@ -76,7 +76,7 @@ def outcomes(python: str, kind: str, tests: list[str]) -> Outcomes:
 
 def differences(python: str, module: str) -> tuple[int, list[str]]:
     """How many tests a module has, and the ones that do not end the same way each time."""
-    plain, ours = (outcomes(python, kind, [module]) for kind in (PLAIN, OURS))
+    plain, ours = _both(python, [module])
     count = len(plain)
     for attempt in range(ATTEMPTS):
         names = sorted(
@@ -85,8 +85,15 @@ def differences(python: str, module: str) -> tuple[int, list[str]]:
         if not names or attempt == ATTEMPTS - 1:
             break
         again = sorted({name.partition(" ")[0] for name in names if "." in name.partition(" ")[0]})
-        plain, ours = (outcomes(python, kind, again or [module]) for kind in (PLAIN, OURS))
+        plain, ours = _both(python, again or [module])
     return count, [f"{name}\n  {plain.get(name)}\n  {ours.get(name)}" for name in names]
+
+
+def _both(python: str, tests: list[str]) -> tuple[Outcomes, Outcomes]:
+    """With the plain class and with ours, at once: mostly they wait."""
+    with ThreadPoolExecutor(2) as pool:
+        plain, ours = (pool.submit(outcomes, python, kind, tests) for kind in (PLAIN, OURS))
+        return plain.result(), ours.result()
 
 
 def _class(found: Outcomes, name: str) -> str | None:
@@ -171,14 +178,12 @@ def main() -> int:
         return 2
     modules = arguments.modules or (QUICK if arguments.quick else FULL)
     failed = False
-    with ThreadPoolExecutor(2) as pool:
-        runs = {m: pool.submit(differences, arguments.python, m) for m in modules}
-        for module, run in runs.items():
-            count, found = run.result()
-            print(f"{module}: {count} tests, {len(found)} end differently", flush=True)
-            for difference in found:
-                print("   ", difference.replace("\n", "\n    "), flush=True)
-            failed = failed or bool(found)
+    for module in modules:
+        count, found = differences(arguments.python, module)
+        print(f"{module}: {count} tests, {len(found)} end differently", flush=True)
+        for difference in found:
+            print("   ", difference.replace("\n", "\n    "), flush=True)
+        failed = failed or bool(found)
     return int(failed)
 
 
