@@ -184,6 +184,7 @@ OUTCOMES = {
 }
 
 
+@pytest.mark.trap(32)
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_nothing_leaks(places, name):
     """As many descriptors and threads as before, but for the one thread that is still idle."""

@@ -510,6 +510,7 @@ def test_connect_ex_returns_the_errno(server, echo_server):
             sock.connect(echo_server)
 
 
+@pytest.mark.trap(31)
 def test_nothing_can_be_sent_after_a_failure(server):
     """The half-made tunnel is gone: what the application sends cannot end up at the proxy."""
     with SocksSocket(proxy=server.url("socks5h")) as sock:
@@ -776,6 +777,7 @@ def test_a_datagram_is_refused_rather_than_sent_around_the_proxy(server):
             target.recv(1)
 
 
+@pytest.mark.trap(26)
 def test_fast_open_does_not_slip_past_the_proxy(server, echo_server):
     """MSG_FASTOPEN connects and sends in one call: so it connects through the proxy."""
     for send in (

@@ -52,6 +52,7 @@ INHERENT = {
 }
 
 
+@pytest.mark.trap(29, 30, 33)
 @pytest.mark.parametrize("behaviour", SOCKET_BEHAVIOURS)
 def test_it_is_a_socket(subject, behaviour):
     """In every respect, through every protocol."""
