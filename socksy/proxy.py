@@ -36,6 +36,15 @@ _HIDDEN = "***:***@"
 _WRONG_PORT = "a proxy's port is a number from 1 to 65535"
 
 
+class Secret(bytes):
+    """Bytes that do not show: tracebacks print the arguments of functions, and go into logs."""
+
+    def __repr__(self) -> str:
+        return "<secret bytes>"
+
+    __str__ = __repr__
+
+
 class Proxy:
     """One proxy server and how to log in to it.
 
@@ -78,7 +87,7 @@ class Proxy:
     require_auth: bool
     allow_empty_username: bool
     #: user name and password as they are sent (see `encode_login`), or None
-    login: tuple[bytes, bytes] | None
+    login: tuple[Secret, Secret] | None
     #: what connect() takes for a proxy whose host is an IPv4 address; else None
     endpoint: tuple[str, int] | None
     _key: tuple[Any, ...]
@@ -130,7 +139,7 @@ class Proxy:
         object.__setattr__(self, "_key", key)
         login = None
         if username is not None:
-            login = encode_login(username), encode_login(password or "")
+            login = Secret(encode_login(username)), Secret(encode_login(password or ""))
         object.__setattr__(self, "login", login)
         literal = path is None and ":" not in host and pack_ip(host) is not None
         object.__setattr__(self, "endpoint", (host, port) if literal else None)
@@ -163,6 +172,8 @@ class Proxy:
             user, colon, secret = login.partition(":")
             username = _percent_decoded(user)
             password = _percent_decoded(secret) if colon else None
+        if "@" in path and place.lower() not in ("", "localhost"):
+            raise InvalidProxyError("a / in a proxy URL's user name or password is written %2F")
         host, port = _split_host_port(place)
         socket_path = None
         if path:
@@ -236,7 +247,12 @@ class Proxy:
         return self.scheme not in (SOCKS4, SOCKS5)
 
     def replace(self, **changes: Any) -> Proxy:
-        """A copy with some of the constructor's arguments changed."""
+        """A copy with some of the constructor's arguments changed.
+
+        ``username=None`` takes the password away too.
+        """
+        if changes.get("username", "") is None:
+            changes.setdefault("password", None)
         fields: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
         if self.path is not None:
             fields["port"] = None
@@ -254,8 +270,8 @@ class Proxy:
 
     def _encoded_login(self) -> str:
         login = _percent_encoded(self.username or "")
-        if self.password is not None:
-            login += ":" + _percent_encoded(self.password)
+        if self.password is not None or not login:  # "@" alone would be no login
+            login += ":" + _percent_encoded(self.password or "")
         return login + "@"
 
     def __str__(self) -> str:

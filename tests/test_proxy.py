@@ -109,6 +109,9 @@ class TestUrls:
         ("socks5h://[::1%25]", "IPv6"),
         ("socks5h://[:::]", "IPv6"),
         ("socks5h://proxy/path", "Unix socket"),
+        ("socks5h://user:pass/word@proxy", "%2F"),
+        ("socks5h://user:12/34@proxy:1", "%2F"),
+        ("socks5h://us/er@proxy", "%2F"),
         ("socks5h://localhost:1/path", "Unix socket"),
         ("socks5h://127.0.0.1/path", "Unix socket"),
         ("socks5h://localhost/%00", "NUL"),
@@ -398,6 +401,17 @@ class TestValue:
 
     def test_can_go_from_a_path_back_to_a_port(self):
         assert Proxy("http", path="/run/x").replace(path=None, host="a") == Proxy("http", "a")
+
+    def test_without_its_user_name_it_has_no_password_either(self):
+        assert self.alice.replace(username=None) == Proxy("socks5h", "proxy")
+
+    def test_an_empty_login_is_still_a_login_in_its_url(self):
+        url = Proxy("http", "proxy", username="").to_url(with_credentials=True)
+
+        assert Proxy.from_url(url).login == (b"", b"")
+
+    def test_its_login_does_not_show(self):
+        assert "sesame" not in f"{self.alice.login} {self.alice.login[1]} {self.alice.login[1]!r}"
 
     def test_replace_checks_as_the_constructor_does(self):
         with pytest.raises(InvalidProxyError):

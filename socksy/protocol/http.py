@@ -13,6 +13,7 @@ from ..errors import (
     reply_error,
 )
 from ..hosts import pack_ip, parse_port, unpack_ip
+from ..proxy import Secret
 from .steps import HTTP_ANSWER, Step, unexpected
 
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ _PREFIX = b"HTTP/1."
 
 
 def handshake(
-    command: int, host: str, port: int, *, login: tuple[bytes, bytes] | None = None
+    command: int, host: str, port: int, *, login: tuple[Secret, Secret] | None = None
 ) -> Handshake[Address]:
     """Ask for a tunnel. HTTP has no bound address: the result is ``("0.0.0.0", 0)``.
 
@@ -48,7 +49,7 @@ def handshake(
     message = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
     if login is not None:
         message += b"Proxy-Authorization: Basic " + _base64(b":".join(login)) + b"\r\n"
-    return _tunnel(message + b"\r\n", login is not None)
+    return _tunnel(Secret(message + b"\r\n"), login is not None)
 
 
 def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:

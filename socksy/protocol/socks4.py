@@ -15,6 +15,7 @@ from ..errors import (
     reply_error,
 )
 from ..hosts import pack_ip, unpack_ip
+from ..proxy import Secret
 from .steps import REPLY, SECOND_REPLY, Step, unexpected
 
 TYPE_CHECKING = False
@@ -56,7 +57,7 @@ def handshake(
         )
     elif packed[:3] == b"\0\0\0" and packed[3]:
         raise InvalidTargetError(f"{host} announces a name in SOCKS4a; it is no address")
-    message = b"\4%c%b%b%b\0%b" % (command, port.to_bytes(2, "big"), packed, user_id, name)
+    message = Secret(b"\4%c%b%b%b\0%b" % (command, port.to_bytes(2, "big"), packed, user_id, name))
     return _read_reply(message, REPLY)
 
 

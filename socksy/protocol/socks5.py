@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ..errors import ProxyAuthenticationError, ProxyProtocolError, reply_error
 from ..hosts import pack_ip, unpack_ip
+from ..proxy import Secret
 from .steps import LOGIN_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY, Step, unexpected
 
 TYPE_CHECKING = False
@@ -46,7 +47,7 @@ def handshake(
     host: str,
     port: int,
     *,
-    login: tuple[bytes, bytes] | None = None,
+    login: tuple[Secret, Secret] | None = None,
     require_auth: bool = False,
 ) -> Handshake[Address]:
     """Greet, log in if the server wants it, and ask for `command`.
@@ -58,7 +59,7 @@ def handshake(
 
 
 def _negotiate(
-    request: bytes, login: tuple[bytes, bytes] | None, require_auth: bool
+    request: bytes, login: tuple[Secret, Secret] | None, require_auth: bool
 ) -> Handshake[Address]:
     if login is None:
         choice = yield _GREETING
@@ -101,9 +102,9 @@ def _no_way_in(
     )
 
 
-def username_password(username: bytes, password: bytes) -> Handshake[None]:
+def username_password(username: Secret, password: Secret) -> Handshake[None]:
     """RFC 1929. Both are at most 255 bytes, which `Proxy` has checked."""
-    message = b"\1%c%b%c%b" % (len(username), username, len(password), password)
+    message = Secret(b"\1%c%b%c%b" % (len(username), username, len(password), password))
     answer = yield Step(message, 2, LOGIN_ANSWER)
     # VER is 1; servers that send 5 here are common, and Tor refuses with a request's reply
     if answer[0] not in (1, 5):

@@ -469,7 +469,7 @@ def _send(
     sock: socket.socket, step: Step, sent: int, deadline: float | None
 ) -> Generator[Wait, bool, None]:
     """Send a step's message, from byte `sent` on."""
-    message = step.send[sent:]
+    message = memoryview(step.send)[sent:]  # which does not show in a traceback, as a slice would
     while message:
         try:
             message = message[send(sock, message) :]

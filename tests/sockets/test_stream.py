@@ -1,5 +1,6 @@
 """SocksSocket as people use it, against the embedded proxy."""
 
+import base64
 import errno
 import ipaddress
 import os
@@ -12,8 +13,9 @@ import pytest
 import trustme
 
 import socksy
+from socksy.proxy import Proxy
 from socksy.sockets.stream import SocksSocket
-from socksy.testing.faults import cut_short, reset_at
+from socksy.testing.faults import cut_short, reset_at, stall_at
 
 from ..support import BANNER, echo, eventually, serving, unused_port
 
@@ -497,6 +499,37 @@ def test_a_wrong_password_is_an_authentication_error_without_the_password(socks_
     ):
         assert "hunter2" not in shown
         assert "alice" not in shown
+
+
+@pytest.mark.parametrize(
+    ("scheme", "phase"),
+    [
+        ("socks5h", "the method choice"),
+        ("socks5h", "the login answer"),
+        ("socks5h", "the reply"),
+        ("socks4a", "the reply"),
+        ("http", "the reply"),
+    ],
+)
+@pytest.mark.parametrize("fault", [reset_at, stall_at])
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_no_frame_of_a_traceback_shows_the_login(socks_server_factory, scheme, phase, fault, name):
+    """pytest prints the arguments of functions, other tools the local variables too."""
+    secret = "hunter2"
+    server = socks_server_factory(users=lambda *login: True, faults=fault(phase))
+    proxy = Proxy(scheme, name, server.port, username=secret)
+    encoded = base64.b64encode(f"{secret}:".encode()).decode()
+
+    with SocksSocket(proxy=proxy) as sock:
+        sock.settimeout(0.1)
+        with pytest.raises(socksy.ProxyError) as caught:
+            sock.connect(("a.test", 80))
+
+    assert caught.value.phase in (phase, "the HTTP answer")
+    frames = [entry.frame.f_locals for entry in caught.traceback if "socksy" in str(entry.path)]
+    for shown in (repr(frame) for frame in frames[1:]):
+        assert secret not in shown
+        assert encoded not in shown
 
 
 def test_connect_ex_returns_the_errno(server, echo_server):
