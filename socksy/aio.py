@@ -22,24 +22,22 @@ from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from .errors import ProxyTimeoutError
-from .hosts import clean_host, clean_target
-from .protocol.codes import Command
-from .sockets.dial import PATIENCE, POLLIN, POLLOUT, Dial, run
-from .sockets.stream import UNSET, SocksSocket, Tunnel, chain_for, socket_for
+from .hosts import clean_host
+from .sockets.dial import POLLIN, run
+from .sockets.stream import UNSET, SocksSocket, chain_for, opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
     from .hosts import Host
-    from .proxy import Chain, ProxyLike
+    from .proxy import ProxyLike
     from .sockets.dial import Wait
     from .sockets.stream import _Unset
 
 __all__ = ["connect", "create_connection", "open_connection"]
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
-_CONNECT = int(Command.CONNECT)
 _LIMIT = 2**16  # the buffer of asyncio's own open_connection
 _TLS_HANDSHAKE = "the TLS handshake"
 _TICK = 0.001  # seconds by which a timer may be early
@@ -72,8 +70,7 @@ async def connect(
     if chain is None:
         direct = _connect_directly(host, port, local_addr, options)
         return await _within(timeout, direct)  # type: ignore[no-any-return]
-    deadline = monotonic() + (PATIENCE if timeout is None else timeout)
-    return await _connect_through(chain, host, port, deadline, local_addr, options)
+    return await _drive(opening(chain, (host, port), timeout, local_addr, options))
 
 
 async def create_connection(
@@ -116,8 +113,8 @@ async def create_connection(
             protocol_factory, name, port, local_addr=local_addr, **options
         )
         return await _within(timeout, making)  # type: ignore[no-any-return]
-    deadline = monotonic() + (PATIENCE if timeout is None else timeout)
-    sock = await _connect_through(chain, host, port, deadline, local_addr)
+    deadline = monotonic() + (timeout or 0)
+    sock = await _drive(opening(chain, (host, port), timeout, local_addr))
     try:
         protocol = protocol_factory()
     except BaseException:
@@ -255,54 +252,32 @@ async def _connect_to(
 # -- through a proxy
 
 
-async def _connect_through(
-    chain: Chain,
-    host: Host,
-    port: int,
-    deadline: float,
-    local_addr: tuple[str, int] | None,
-    options: Iterable[tuple[Any, ...]] = (),
-) -> SocksSocket:
-    name, port = clean_target(host, port)
+async def _drive(task: Generator[Wait, bool, SocksSocket]) -> SocksSocket:
     loop = asyncio.get_running_loop()
-    sock = socket_for(chain, local_addr, options)
-    sock.setblocking(False)
-    dial = Dial(sock, deadline - monotonic(), sock._local, sock._options)
-    task = dial.through(chain, name, port, _CONNECT)
     if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
-        bound = await _run_in_thread(loop, task, sock)
-    else:
-        bound = await _run_in_loop(loop, task, sock)
-    sock._tunnel = Tunnel(sock._peer_form((host, port)), bound, dial)
-    return sock
-
-
-async def _run_in_loop(
-    loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, Any], own: SocksSocket
-) -> Any:
-    driver = _Driver(loop, task, own)
+        return await _drive_in_thread(loop, task)
+    driver = _Driver(loop, task)
     try:
         return await driver.outcome
-    except BaseException:
-        driver.stop()
-        own.close()
+    except asyncio.CancelledError:
+        outcome = driver.outcome
+        if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
+            outcome.result().close()  # it had succeeded just before
         raise
     finally:
+        driver.stop()
         del driver  # a failure would hold on to it, and it to the failure
 
 
-async def _run_in_thread(
-    loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, Any], own: SocksSocket
-) -> Any:
+async def _drive_in_thread(
+    loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, SocksSocket]
+) -> SocksSocket:
     running = loop.run_in_executor(None, run, task)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
-        # A thread cannot be stopped: it ends with its deadline, and only then its socket is free.
-        running.add_done_callback(lambda _: own.close())
-        raise
-    except BaseException:
-        own.close()
+        # A thread cannot be stopped: it ends with its deadline, and what it made is not wanted.
+        running.add_done_callback(lambda done: done.exception() or done.result().close())
         raise
 
 
@@ -313,19 +288,18 @@ class _Driver:
         outcome: a future of what the task returns or raises.
     """
 
-    __slots__ = ("_alarm", "_loop", "_own", "_task", "_timer", "_until", "_watched", "outcome")
+    __slots__ = ("_alarm", "_loop", "_task", "_timer", "_until", "_watched", "outcome")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, Any], own: SocksSocket
+        self, loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, SocksSocket]
     ) -> None:
         self._loop = loop
         self._task = task
-        self._own = own
         # a socket, its number and the event
         self._watched: tuple[Any, int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._alarm = self._until = 0.0
-        self.outcome: asyncio.Future[Any] = loop.create_future()
+        self.outcome: asyncio.Future[SocksSocket] = loop.create_future()
         self._resume(None)
 
     def stop(self) -> None:
@@ -370,9 +344,9 @@ class _Driver:
 
     def _ready(self) -> None:
         watched = self._watched
-        # Between two answers to the own socket nothing changes. A spare may be put under another
-        # number meanwhile, and a selector could not be rid of it any more.
-        if watched is not None and (watched[2] == POLLOUT or watched[0] is not self._own):
+        # Between two answers nothing changes for the application's socket. A spare may be put under
+        # another number meanwhile, and a selector could not be rid of it any more.
+        if watched is not None and not (watched[2] == POLLIN and type(watched[0]) is SocksSocket):
             self._unwatch()
         self._resume(True)
 

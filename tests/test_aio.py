@@ -12,6 +12,7 @@ import trustme
 import socksy
 from socksy import aio
 from socksy.protocol import steps
+from socksy.sockets import stream
 from socksy.testing import faults
 
 from .sockets import conftest as shared
@@ -405,7 +406,7 @@ def test_without_a_timeout_it_gives_up_in_the_end(
     echo_server,
     monkeypatch,
 ):
-    monkeypatch.setattr(aio, "PATIENCE", 0.1)
+    monkeypatch.setattr(stream, "PATIENCE", 0.1)
     server = socks_server_factory(faults=faults.stall_at(steps.METHOD_CHOICE))
 
     assert isinstance(
@@ -496,6 +497,29 @@ def test_cancellation_closes_everything(
 
     asyncio.run(main())
     server.drop_connections() if phase else server.wait_until_idle()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_cancelled_when_it_was_just_over(server, echo_server, monkeypatch, refused):
+    """The connection that nobody gets is closed; the failure that nobody hears is not logged."""
+    port = unused_port() if refused else echo_server[1]
+    resume = aio._Driver._resume
+
+    def resume_and_cancel(driver, came):
+        resume(driver, came)
+        if driver.outcome.done():
+            opening.cancel()
+
+    async def main():
+        nonlocal opening
+        opening = asyncio.ensure_future(aio.connect("127.0.0.1", port, proxy=server.url()))
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    opening = None
+    monkeypatch.setattr(aio._Driver, "_resume", resume_and_cancel)
+    asyncio.run(main())
+    server.wait_until_idle()
 
 
 # -- a loop that cannot watch descriptors

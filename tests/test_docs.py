@@ -23,16 +23,16 @@ PAGES = [
 ]
 
 
-def examples():
+def examples(pages):
     """Each block of Python of each page, named after its page and line."""
-    for page in PAGES:
+    for page in pages:
         text = page.read_text("utf-8")
         for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
             line = text.count("\n", 0, found.start()) + 1
             yield pytest.param(found[1], id=f"{page.name}:{line}")
 
 
-EXAMPLES = list(examples())
+EXAMPLES = list(examples(PAGES))
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +46,8 @@ def tls(tmp_path_factory):
     return context, path
 
 
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_example(example, socks_server_factory, tls, tmp_path):
-    """It ends well, warns of nothing, and prints what it says."""
+def run_behind_a_proxy(example, socks_server_factory, tls, tmp_path):
+    """Run an example where it finds all that the text above promises."""
 
     def serve_tls(connection):
         with tls[0].wrap_socket(connection, server_side=True) as secure:
@@ -59,6 +58,12 @@ def test_example(example, socks_server_factory, tls, tmp_path):
             names={"example.com": "127.0.0.1", "example.com:80": web, "example.com:443": secure}
         )
         run_example(example, server.address, tls[1], tmp_path)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example(example, socks_server_factory, tls, tmp_path):
+    """It ends well, warns of nothing, and prints what it says."""
+    run_behind_a_proxy(example, socks_server_factory, tls, tmp_path)
 
 
 def test_there_are_examples():

@@ -15,8 +15,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import (
+    InvalidArgumentError,
     ProxyAuthenticationError,
     ProxyConnectionError,
+    ProxyError,
     ProxyProtocolError,
     ProxyUnsupportedError,
 )
@@ -35,6 +37,13 @@ PROXY_FAULTS = (
     ProxyProtocolError,
     ProxyUnsupportedError,
 )
+
+
+def ours_behind(error: BaseException | None) -> BaseException | None:
+    """Our error that led to one of a library's, however deep it is."""
+    while error is not None and not isinstance(error, (ProxyError, InvalidArgumentError)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 class Way:

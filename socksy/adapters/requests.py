@@ -11,9 +11,10 @@ from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRI
 from requests.exceptions import InvalidProxyURL, RequestException
 from requests.utils import get_environ_proxies, select_proxy
 
-from ..errors import InvalidArgumentError, InvalidProxyError, ProxyError
+from ..errors import InvalidProxyError
 from ..proxy import Proxy
 from ..sockets.stream import UNSET, _Unset
+from . import ours_behind
 from .urllib3 import SocksProxyManager
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class SocksAdapter(HTTPAdapter):
                 request, stream, timeout, verify, cert, self._proxies_for(request, proxies)
             )
         except RequestException as exc:
-            ours = _cause_of_ours(exc)
+            ours = ours_behind(exc)
             if ours is None:
                 raise
             raise exc from ours
@@ -123,10 +124,3 @@ class SocksAdapter(HTTPAdapter):
 
 def _is_socks(url: str) -> bool:
     return url.lower().startswith("socks")
-
-
-def _cause_of_ours(exc: BaseException | None) -> BaseException | None:
-    """The error of ours that led to this one."""
-    while exc is not None and not isinstance(exc, (ProxyError, InvalidArgumentError)):
-        exc = exc.__cause__ or exc.__context__
-    return exc

@@ -237,6 +237,7 @@ class Pending(socket.socket):
     """The methods of a socket while its connect is under way; mixed in before its class."""
 
     _pending: _State
+    raises_failure: bool
     _own_options: Callable[[], Options]
 
     # -- settling
@@ -312,7 +313,10 @@ class Pending(socket.socket):
             return self.getsockopt(level, option, *length)
         if where == _FAILED:
             if is_error:
-                return system_errno(self._leave())
+                error = self._leave()
+                if self.raises_failure and error is not None:
+                    raise error
+                return system_errno(error)
             return super().getsockopt(level, option, *length)
         return 0 if is_error else self._pending.attempt.own.getsockopt(level, option, *length)
 

@@ -19,7 +19,7 @@ from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
     from typing_extensions import Buffer, Self
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..hosts import Host
     from ..protocol.steps import Address
     from ..proxy import Chain, ProxyLike, Route
+    from .dial import Wait
     from .options import Options
     from .remote import RemoteListener
 
@@ -91,6 +92,9 @@ class SocksSocket(socket.socket):
     _options: Options = {}  # noqa: RUF012 - a socket with options of its own has a dict of its own
     #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
     last_error: ProxyError | None = None
+    #: for subclasses: getsockopt(SO_ERROR) raises why a non-blocking connect failed, so that a loop
+    #: which would make an OSError of a number passes our own on
+    raises_failure = False
     #: whether `listen` asks the proxy to listen; a subclass may say True
     remote_bind: bool = False
 
@@ -597,6 +601,32 @@ def connect_through(
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def opening(
+    chain: Chain,
+    address: tuple[Host, int],
+    timeout: float | None,
+    source_address: tuple[str, int] | None = None,
+    options: Iterable[tuple[Any, ...]] = (),
+) -> Generator[Wait, bool, SocksSocket]:
+    """`connect_through` for any way of waiting (see `dial`); returns a non-blocking socket.
+
+    Whatever ends it early, the socket is closed. Without a timeout it has `PATIENCE`: a loop must
+    never be blocked by a lookup, which takes a thread only if there is a deadline.
+    """
+    host, port = clean_target(*address)
+    sock = socket_for(chain, source_address, options)
+    try:
+        sock.setblocking(False)
+        timeout = PATIENCE if timeout is None else timeout
+        dial = Dial(sock, timeout, sock._local, sock._options)
+        bound = yield from dial.through(chain, host, port, _CONNECT)
+    except BaseException:
+        sock.close()
+        raise
+    sock._tunnel = Tunnel(sock._peer_form(address), bound, dial)
     return sock
 
 

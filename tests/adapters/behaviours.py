@@ -31,6 +31,8 @@ class Client:
     errors: ClassVar[dict[str, type[Exception]]] = {}
     #: how many connections two requests to one site take
     connections_for_two = 1
+    #: whether ours is the deadline that passes, and not one of the library's above it
+    has_our_deadline = True
 
     def __init__(self, proxy, trusted):
         """`proxy`: as for the adapter. `trusted`: the file of the authority to be trusted."""
@@ -91,8 +93,8 @@ class Behaviours:
     Client = Client
 
     @pytest.fixture
-    def connect_client(self, trusted):
-        """Makes clients, and closes them in the end."""
+    def connect_client(self, trusted, sites):
+        """Makes clients, and closes them in the end, before the sites close."""
         clients = []
 
         def connect_client(proxy):
@@ -222,7 +224,7 @@ class Behaviours:
 
         ours = self.failure(client, "connect timeout", f"https://{NAME}/", connect=0.2)
 
-        assert isinstance(ours, socksy.ProxyTimeoutError)
+        assert isinstance(ours, socksy.ProxyTimeoutError) or not client.has_our_deadline
 
     def test_a_target_that_stalls(self, client, sites):
         with pytest.raises(client.errors["read timeout"]):
