@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 
-.PHONY: demo test unit integration lint clean
+.PHONY: demo test unit integration lint package bench clean
 
 demo:
 	@.ci/venv $(PYTHON) .venv/demo -e .
@@ -15,6 +15,12 @@ test:
 # The pieces of `make test`, for when you work on one of them.
 lint unit integration package:
 	@.ci/test $@
+
+# Speed, as ratios: against a plain socket, a client written by hand, PySocks and python-socks.
+# `make bench BENCH=--full` takes minutes; see docs/performance.md.
+bench:
+	@.ci/venv $(PYTHON) .venv/bench -e . -r benchmarks/requirements.txt
+	@.venv/bench/bin/python -m benchmarks --json .venv/bench.json $(BENCH)
 
 clean:
 	rm -rf .venv build dist *.egg-info .coverage*

@@ -28,6 +28,7 @@ _CONNECT = 1  # as in `codes`
 _MAX_HEAD = 65536
 _PIECE = 4096
 _PREFIX = b"HTTP/1."
+_SUCCESSES = b"HTTP/1.1 200 ", b"HTTP/1.0 200 "
 
 
 def handshake(
@@ -42,7 +43,8 @@ def handshake(
         raise ProxyUnsupportedError(
             message="an HTTP proxy does CONNECT only", hint="Use a SOCKS5 proxy: socks5h://"
         )
-    packed = pack_ip(host)
+    # a name mostly ends in a letter, and an address never does without a colon
+    packed = None if host[-1:] > "9" and ":" not in host else pack_ip(host)
     if packed is not None:  # an IPv4-mapped address goes as IPv4
         host = unpack_ip(packed)
     place = (f"[{host}]" if ":" in host else host).encode("ascii") + b":%d" % port
@@ -53,10 +55,14 @@ def handshake(
 
 
 def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:
+    seen = yield Step(message, _PIECE, HTTP_ANSWER, 1, True)
+    end = seen.find(b"\n\r\n") + 3
+    if end > 3 and seen.startswith(_SUCCESSES) and b"\n\n" not in seen[:end]:  # the usual case
+        yield Step(b"", end, HTTP_ANSWER)
+        return "0.0.0.0", 0
     status = 100
     while 100 <= status < 200:  # interim answers precede the real one
-        head = yield from _read_head(message, HTTP_ANSWER, _judge)
-        message = b""
+        head = yield from _read_head(b"", HTTP_ANSWER, _judge)
         status = _status(head)
     if status < 300:
         return "0.0.0.0", 0

@@ -413,10 +413,27 @@ def drive(
     """
     step = next(talk)
     while True:
+        message, got = step.send, b""
         try:
-            yield from _send(sock, step, 0, deadline)
-            # An answer is not here yet; the rest of a message that has begun mostly is.
-            got = yield from _receive(sock, step, b"", not step.send, deadline)
+            if message:
+                try:
+                    sent = send(sock, message)
+                except BlockingIOError:
+                    sent = 0
+                if sent != len(message):
+                    yield from _send(sock, step, sent, deadline)
+                # An answer is not here yet; the rest of a message that has begun mostly is.
+                if deadline is not None and not (yield sock, POLLIN, deadline):
+                    raise timed_out(step.awaiting)
+            try:
+                got = recv(sock, step.need, MSG_PEEK if step.peek else 0)
+                if not got:
+                    raise closed_early(step.awaiting, step.already)
+            except BlockingIOError:
+                if deadline is None:  # SO_RCVTIMEO
+                    raise timed_out(step.awaiting) from None
+            if len(got) < step.enough:
+                got = yield from _receive(sock, step, got, bool(got), deadline)
         except OSError as exc:
             talk.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
             raise
@@ -427,7 +444,10 @@ def drive(
 
 
 def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None) -> Any:
-    """`drive` in this thread, and what mostly happens in one frame."""
+    """`drive` in this thread: the same text, with `poll` and `run` instead of each ``yield``.
+
+    The one text that is there twice, because the generators took a quarter of a handshake's time.
+    """
     poller = None
     step = next(talk)
     while True:

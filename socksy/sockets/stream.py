@@ -573,7 +573,11 @@ def socket_for(
     It is of the family that the proxy most likely has: then the descriptor need not be changed.
     """
     there = chain[0].host if source_address is None else source_address[0]
-    sock = SocksSocket(socket.AF_INET6 if ":" in there else socket.AF_INET, proxy=chain)
+    # an only hop is not looked at again, as a chain would be
+    sock = SocksSocket(
+        socket.AF_INET6 if ":" in there else socket.AF_INET,
+        proxy=chain[0] if len(chain) == 1 else chain,
+    )
     try:
         for option in options:
             sock.setsockopt(*option)

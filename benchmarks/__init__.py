@@ -1,0 +1,1 @@
+"""How near socksy comes to what is possible; see docs/performance.md."""
