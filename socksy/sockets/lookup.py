@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
+from _thread import allocate_lock
+from time import monotonic
 
 from ..errors import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyUnsupportedError
 from ..hosts import is_onion
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     #: an address family and what connect() takes for it
     Endpoint: TypeAlias = "tuple[int, tuple[Any, ...] | str]"
 
+_FRESH = 1.0  # seconds for which a question may be joined
+
 
 class NameLookupError(ProxyError, socket.gaierror):
     """A target's name cannot be resolved here, as a ``socks4://`` or ``socks5://`` proxy needs it.
@@ -34,8 +39,8 @@ def lookup(
 ) -> Generator[Wait, bool, list[Endpoint]]:
     """Every address of a name, in the resolver's order.
 
-    A resolver cannot be told a deadline, so with one it is asked in a thread of its own, which is
-    left behind when the time is up.
+    A resolver cannot be told a deadline, so with one it is asked in another thread, which is left
+    behind when the time is up.
 
     Raises:
         socket.gaierror: no such name.
@@ -56,30 +61,78 @@ def lookup(
     return [(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
+class _Question:
+    """What a thread asks the resolver, and who waits for the answer.
+
+    Hundreds of connects that begin together share one question: most are about the same proxy. One
+    that has been on its way for longer is asked anew, for it may have been lost.
+    """
+
+    __slots__ = ("arguments", "began", "waiting")
+    lock = allocate_lock()
+    latest: dict[tuple[Any, ...], _Question] = {}  # noqa: RUF012 - one for all
+
+    def __init__(self, arguments: tuple[Any, ...]) -> None:
+        self.arguments = arguments
+        self.began = monotonic()
+        self.waiting: list[tuple[list[Any], socket.socket]] = []
+
+    def ask(self) -> None:
+        """In a thread of its own."""
+        try:
+            self.answer(unpatched(*self.arguments))
+        except Exception as exc:  # handed to whoever waits
+            self.answer(exc)
+
+    def answer(self, found: Any) -> None:
+        """Tell everybody who waits, and nobody who comes later."""
+        with self.lock:
+            if self.latest.get(self.arguments) is self:
+                del self.latest[self.arguments]
+        for outcome, there in self.waiting:
+            outcome.append(found)
+            there.close()  # which makes the other end readable
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """After a fork: the threads are not here."""
+        cls.lock = allocate_lock()
+        cls.latest = {}
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_Question.forget_all)
+
+
 def _getaddrinfo_until(
     deadline: float, arguments: tuple[Any, ...]
 ) -> Generator[Wait, bool, list[Any]]:
-    import threading
-
     outcome: list[Any] = []
     here, there = socket.socketpair()
-
-    def ask() -> None:
-        try:
-            outcome.append(unpatched(socket.getaddrinfo, *arguments))
-        except Exception as exc:  # handed to whoever waits
-            outcome.append(exc)
-        finally:
-            there.close()  # which makes the other end readable
-
     with here:
-        threading.Thread(target=ask, name="socksy-lookup", daemon=True).start()
+        _ask_or_join((socket.getaddrinfo, *arguments), (outcome, there))
         if not (yield here, select.POLLIN, deadline):
             raise ProxyTimeoutError(phase="the name lookup")
     found = outcome.pop()
     if isinstance(found, Exception):
-        raise found
+        raise found.with_traceback(None)
     return found  # type: ignore[no-any-return]
+
+
+def _ask_or_join(arguments: tuple[Any, ...], waiter: tuple[list[Any], socket.socket]) -> None:
+    with _Question.lock:
+        question = _Question.latest.get(arguments)
+        if question is not None and monotonic() - question.began < _FRESH:
+            question.waiting.append(waiter)
+            return
+        question = _Question.latest[arguments] = _Question(arguments)
+        question.waiting.append(waiter)
+    import threading
+
+    try:
+        threading.Thread(target=question.ask, name="socksy-lookup", daemon=True).start()
+    except RuntimeError as exc:  # no more threads
+        question.answer(exc)
 
 
 def proxy_endpoints(proxy: Proxy, deadline: float | None) -> Generator[Wait, bool, list[Endpoint]]:

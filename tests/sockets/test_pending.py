@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 import socksy
+from socksy.sockets import lookup
 from socksy.sockets import pending as module
 from socksy.sockets.stream import SocksSocket
 
@@ -373,6 +374,67 @@ def test_many_at_once_need_one_thread(gate):
         for sock in sockets:
             assert is_writable(sock, 5)
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def test_many_at_once_ask_the_resolver_once(server, echo_server, monkeypatch):
+    """Where the proxy is given by name: all of them share the answer, and the thread."""
+    asked, go_on = [], threading.Event()
+    real = socket.getaddrinfo
+
+    def slow(*arguments):
+        asked.append(arguments[0])
+        assert go_on.wait(5)
+        return real(*arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    url = f"socks5h://localhost:{server.port}"
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(pending(url, echo_server)) for _ in range(20)]
+        assert eventually(
+            lambda: [len(one.waiting) for one in lookup._Question.latest.values()] == [20]
+        )
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("socksy-lookup") == 1
+        go_on.set()
+        for sock in sockets:
+            assert is_writable(sock, 5)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    assert asked == [b"localhost"]
+
+
+def test_a_question_that_may_be_lost_is_asked_anew(server, echo_server, monkeypatch):
+    """Who comes later does not wait for it."""
+    monkeypatch.setattr(lookup, "_FRESH", 0.0)
+    hanging, go_on = threading.Event(), threading.Event()
+    real = socket.getaddrinfo
+
+    def first_hangs(*arguments):
+        if not hanging.is_set():
+            hanging.set()
+            assert go_on.wait(5)
+        return real(*arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", first_hangs)
+    url = f"socks5h://localhost:{server.port}"
+    with pending(url, echo_server) as first:
+        assert hanging.wait(5)
+        with pending(url, echo_server) as second:
+            assert is_writable(second, 5)
+            assert not is_writable(first)
+        go_on.set()
+        assert is_writable(first, 5)
+
+
+def test_a_resolver_without_a_thread_is_an_error(server, monkeypatch, mocker):
+    """For everybody who would have waited for it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pending(f"socks5h://127.0.0.1:{silent.getsockname()[1]}"):  # the negotiator runs
+            mocker.patch.object(threading.Thread, "start", side_effect=RuntimeError("no more"))
+            with pending(f"socks5h://localhost:{server.port}") as sock:
+                assert is_writable(sock, 5)
+                with pytest.raises(RuntimeError):
+                    sock.connect(("a.test", 80))
+            mocker.stopall()
 
 
 def test_waiting_costs_no_cpu(gate):
