@@ -259,6 +259,7 @@ class Pending(socket.socket):
             if attempt.error is None:
                 self._leave()
                 state.on_success(self, attempt.bound, attempt.dial, state.target)
+                _keep_tls(self)
                 return _CONNECTED
         return _FAILED
 
@@ -361,6 +362,18 @@ class Pending(socket.socket):
         self._leave()
         _negotiator.cancel(attempt)
         self._real_close(*arguments)
+
+
+def _keep_tls(sock: Any) -> None:
+    """Make the TLS of an SSLSocket anew: its connect() drops it when it raises, as for EINPROGRESS.
+
+    Without it the socket is a plain one, and what is sent next would go out in clear.
+    """
+    if getattr(sock, "_sslobj", sock) is None:
+        sock._sslobj = sock.context._wrap_socket(
+            sock, False, sock.server_hostname, owner=sock, session=sock._session
+        )
+        sock._connected = True
 
 
 def _os_error(number: int) -> OSError:

@@ -510,8 +510,45 @@ def test_a_signal_does_not_disturb(gate):
 # -- TLS, families, asyncio
 
 
-def test_tls_wrapped_before_a_non_blocking_connect(server):
-    """The handshake of TLS must not go into the placeholder."""
+def until_connect_says_so(tls, address):
+    """As asyncio's forerunners did it: connect() again."""
+    assert tls.connect_ex(address) == 0
+
+
+def until_so_error_says_so(tls, address):
+    """As asyncio does it."""
+    assert tls.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def without_asking(tls, address):
+    """The first call is one that sends."""
+
+
+def begin_with_connect(tls, address):
+    with pytest.raises(BlockingIOError):
+        tls.connect(address)
+
+
+def begin_with_connect_ex(tls, address):
+    assert tls.connect_ex(address) == errno.EINPROGRESS
+
+
+@pytest.mark.parametrize("shake_hands", [True, False])
+@pytest.mark.parametrize(
+    ("begin", "finish"),
+    [
+        (begin_with_connect, until_connect_says_so),
+        (begin_with_connect, until_so_error_says_so),
+        (begin_with_connect, without_asking),
+        (begin_with_connect_ex, until_so_error_says_so),
+        (begin_with_connect_ex, without_asking),
+    ],
+)
+def test_tls_wrapped_before_a_non_blocking_connect(server, begin, finish, shake_hands):
+    """The handshake of TLS must not go into the placeholder, nor data in clear to the target.
+
+    SSLSocket.connect() forgets its TLS when it raises, EINPROGRESS included.
+    """
     authority = trustme.CA()
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(NAME).configure_cert(server_side)
@@ -528,12 +565,15 @@ def test_tls_wrapped_before_a_non_blocking_connect(server):
             raw, server_hostname=NAME, do_handshake_on_connect=False
         ) as tls:
             tls.setblocking(False)
-            assert tls.connect_ex((NAME, address[1])) == errno.EINPROGRESS
+            begin(tls, (NAME, address[1]))
             assert is_writable(tls, 5)
-            assert tls.connect_ex((NAME, address[1])) == 0 if tls._sslobj is None else True
+            finish(tls, (NAME, address[1]))
             tls.settimeout(5)
-            tls.do_handshake()
-            assert read_exactly(tls, len(BANNER)) == BANNER
+            if shake_hands:
+                tls.do_handshake()
+            tls.sendall(b"ping")
+            assert read_exactly(tls, len(BANNER) + 4) == BANNER + b"ping"
+            assert tls.version()
             assert tls.getpeername() == (NAME, address[1])
 
 
