@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_demo(commands.add_parser("demo", help="see each protocol at work, byte by byte"))
     _add_serve(commands.add_parser("serve", help="run a proxy"))
+    _add_run(commands.add_parser("run", help="run a Python program through a proxy, unmodified"))
     return parser
 
 
@@ -97,6 +98,55 @@ def _seconds(text: str) -> float:
     if not 0 < seconds < float("inf"):
         raise ValueError
     return seconds
+
+
+# -- run
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "socksy run [options] (COMMAND | FILE.py | -m MODULE | -c CODE) [argument ...]"
+    parser.description = (
+        "Run a Python program, and the Python programs that it starts, patched: they connect and "
+        "look names up through a proxy, without being changed. What cannot be patched is not run."
+    )
+    way = parser.add_argument_group("which way")
+    way.add_argument(
+        "--proxy",
+        metavar="URL",
+        action="append",
+        help="of the proxy; repeatable, for a chain (default: what the environment names)",
+    )
+    way.add_argument("--tor", action="store_true", help="the proxy is Tor on this machine")
+    way.add_argument(
+        "--bypass",
+        metavar="RULES",
+        help="what is reached directly: names, addresses and networks, with commas between them; "
+        "'' for nothing (default: loopback)",
+    )
+    way.add_argument(
+        "--guard",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="refuse what would go around the proxy all the same (default: yes)",
+    )
+    what = parser.add_argument_group("what to run")
+    what.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module, as python -m")
+    what.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="code, as python -c")
+    what.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="a program")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from . import run
+
+    proxies = arguments.proxy or []
+    if arguments.tor:
+        if proxies:
+            return complain("--tor is a proxy of its own: leave --proxy away", BAD_USAGE)
+        proxies = [run.TOR]
+    command = run.command(arguments.module, arguments.code, arguments.command)
+    bypass = None if arguments.bypass is None else arguments.bypass.replace(",", " ").split()
+    return run.execute(command, run.environment(proxies, bypass, arguments.guard))
 
 
 # -- serve

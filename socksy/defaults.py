@@ -50,7 +50,7 @@ def get_default_proxy() -> Route:
 def is_direct_here() -> bool:
     """Whether the innermost `using()` says None: direct connections."""
     here = _here.get()
-    return here is not None and here[0] is None
+    return here is not None and here[1] is None
 
 
 class using:  # noqa: N801 - used like a function, `with socksy.using(...):`

@@ -14,7 +14,7 @@ FLOORS = [
     ["protocol"],
     ["sockets", "aio", "names"],
     ["patch", "tor", "adapters", "testing", "pysocks"],
-    ["cli", "demo", "__main__", ""],  # "" is the package itself, which re-exports
+    ["cli", "run", "startup", "demo", "__main__", ""],  # "" is the package itself, which re-exports
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 NO_IO = {"socket", "ssl", "select", "selectors", "threading", "asyncio", "time", "logging"}

@@ -1,0 +1,112 @@
+"""`socksy run`: torsocks for Python, without LD_PRELOAD.
+
+The program is not loaded into this process, but takes its place: signals and exit codes are its
+own, and it does not see a difference. What patches it comes in by the environment (see
+`socksy.patch.children`). Before that, the same Python is asked whether this worked.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from .bypass import Bypass
+from .errors import InvalidArgumentError, InvalidProxyError
+from .patch import children
+from .proxy import Proxy, as_route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+TOR = "socks5h://127.0.0.1:9050"
+
+_STARTUP = Path(__file__).parent / "startup"
+_PROOF = "socksy: this Python is patched"
+_PROBE = (
+    f"import sys; getattr(sys.modules.get('socksy'), 'is_wrapped', bool)() and print({_PROOF!r})"
+)
+# With these Python runs nothing; there is nothing to be patched then.
+_RUNS_NOTHING = frozenset("hV?")
+
+
+def command(
+    module: Sequence[str] | None, code: Sequence[str] | None, program: Sequence[str]
+) -> list[str]:
+    """The command line for a module, for code, or for a program with its arguments.
+
+    Raises:
+        InvalidArgumentError: there is none, or it is no Python program.
+    """
+    for option, words in (("-m", module), ("-c", code)):
+        if words is not None:
+            if not words:
+                raise InvalidArgumentError(f"{option} needs an argument")
+            return [sys.executable, option, *words, *program]
+    words = list(program[1:] if program[:1] == ["--"] else program)
+    if not words:
+        raise InvalidArgumentError("there is nothing to run")
+    if children.interpreter(words) is not None:
+        return words
+    path = Path(words[0])
+    if path.suffix in (".py", ".pyw", ".pyz") and path.is_file():
+        return [sys.executable, *words]
+    if (path / "__main__.py").is_file():
+        return [sys.executable, *words]
+    if children.find(words[0]) is None:
+        raise InvalidArgumentError(f"{words[0]}: no such program")
+    raise InvalidArgumentError(f"{words[0]} is not written in Python: only that can be patched")
+
+
+def environment(
+    proxies: Sequence[str], bypass: Sequence[str] | None, guard: bool
+) -> dict[str, str]:
+    """The environment in which a program runs patched.
+
+    Args:
+        proxies: URLs, the nearest first; none for what the environment names.
+        bypass: rules; None for the default ones.
+
+    Raises:
+        InvalidProxyError, InvalidArgumentError: one is wrong, or there is no proxy.
+    """
+    if proxies:
+        as_route(list(proxies))
+    else:
+        found = Proxy.from_environ()
+        if found is None:
+            raise InvalidProxyError("there is no proxy: give --proxy or --tor, or set all_proxy")
+        proxies = [found.to_url(with_credentials=True)]
+    settings: dict[str, Any] = {"proxy": list(proxies), "guard": guard}
+    if bypass is not None:
+        settings["bypass"] = list(Bypass(bypass).rules)
+    return children.environment(settings, str(_STARTUP), os.environ)
+
+
+def execute(words: Sequence[str], env: Mapping[str, str]) -> int:
+    """Become this program. Returns only if that fails, with an exit code."""
+    python = children.interpreter(words)
+    assert python is not None
+    if not any(_RUNS_NOTHING & set(option) for option in python[1:] if option[:2] != "--"):
+        _probe(python, env)
+    sys.stdout.flush()
+    path = children.find(words[0])
+    assert path is not None
+    try:
+        os.execve(path, list(words), dict(env))
+    except OSError as exc:
+        raise InvalidArgumentError(f"{words[0]} cannot be run: {exc.strerror}") from None
+
+
+def _probe(python: Sequence[str], env: Mapping[str, str]) -> None:
+    """Ask the interpreter, with the same options, whether it is patched."""
+    asked = subprocess.run(
+        [*python, "-c", _PROBE], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if _PROOF not in asked.stdout:
+        said = asked.stderr.strip().rpartition("\n")[2] or "it takes no notice of its environment"
+        what = " ".join(python)
+        raise InvalidArgumentError(f"{what} cannot be patched, and is not run: {said}")

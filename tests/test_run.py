@@ -1,0 +1,222 @@
+"""`socksy run`: a program, and the programs that it starts, through a proxy."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+import socksy
+from socksy import cli, run
+from socksy.patch import children
+
+from .support import serve_web, serving
+
+FETCH = """
+import urllib.request
+print(urllib.request.urlopen("http://secret.test/", timeout=10).read().decode(), flush=True)
+"""
+
+
+@pytest.fixture
+def proxy(socks_server_factory):
+    """A proxy with a login that alone knows secret.test, a web server."""
+    with serving(serve_web) as web:
+        yield socks_server_factory(names={"secret.test": web}, users={"alice": "s3cret"})
+
+
+@pytest.fixture
+def url(proxy):
+    """With the login."""
+    return f"socks5h://alice:s3cret@127.0.0.1:{proxy.address[1]}"
+
+
+def socksy_run(*arguments, **options):
+    """What became of `socksy run ...`; what it prints must not show the password."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "socksy", "run", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        **options,
+    )
+    assert "s3cret" not in ran.stderr
+    return ran
+
+
+@pytest.mark.parametrize("way", ["python", "file.py", "-m", "-c", "script", "folder"])
+def test_every_kind_of_program(proxy, url, tmp_path, way):
+    """Each reaches what only the proxy can resolve."""
+    (tmp_path / "file.py").write_text(FETCH)
+    (tmp_path / "__main__.py").write_text(FETCH)
+    (tmp_path / "script").write_text(f"#!{sys.executable}\n{FETCH}")
+    (tmp_path / "script").chmod(0o755)
+    command = {
+        "python": [sys.executable, "file.py"],
+        "file.py": ["file.py"],
+        "-m": ["-m", "file", "--proxy", "argument"],
+        "-c": ["-c", FETCH, "-m"],
+        "script": ["--", "./script"],
+        "folder": ["."],
+    }[way]
+    ran = socksy_run("--proxy", url, *command, cwd=tmp_path)
+
+    assert (ran.stdout, ran.returncode) == ("ok\n", 0), ran.stderr
+    assert [request.host for request in proxy.requests] == ["secret.test"]
+
+
+def test_the_programs_that_it_starts(proxy, url):
+    """By subprocess, by multiprocessing, and by exec."""
+    program = f"""
+    import multiprocessing, os, subprocess, sys
+    fetch = {FETCH!r}
+    if __name__ == "__main__":
+        subprocess.run([sys.executable, "-c", fetch], check=True)
+        process = multiprocessing.get_context("spawn").Process(target=exec, args=(fetch,))
+        process.start()
+        process.join()
+        os.execv(sys.executable, [sys.executable, "-c", fetch])
+    """
+    ran = socksy_run("--proxy", url, "-c", textwrap.dedent(program))
+
+    assert (ran.stdout, ran.returncode) == ("ok\nok\nok\n", 0), ran.stderr
+    assert len(proxy.requests) == 3
+
+
+def test_arguments_and_the_exit_code_are_the_programs_own(url):
+    ran = socksy_run(
+        "--proxy", url, "-c", "import sys; print(sys.argv); sys.exit(7)", "-x", "--proxy"
+    )
+
+    assert (ran.stdout, ran.returncode) == ("['-c', '-x', '--proxy']\n", 7)
+
+
+def test_signals_reach_the_program(url):
+    """It has taken the place of socksy: there is nobody in between."""
+    program = "import time; print('here', flush=True); time.sleep(30)"
+    command = [sys.executable, "-m", "socksy", "run", "--proxy", url, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "here\n"
+        with open(f"/proc/{process.pid}/cmdline", "rb") as file:
+            assert b"s3cret" not in file.read()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+
+
+def test_the_guard_is_on_unless_it_is_told_otherwise(url):
+    program = """
+    import _socket, subprocess, sys
+    try:
+        _socket.socket().connect(("127.0.0.1", 9))
+    except OSError as exc:
+        print(type(exc).__name__)
+    try:
+        print(subprocess.run([sys.executable, "-I", "-c", ""]).returncode)
+    except OSError as exc:
+        print(type(exc).__name__)
+    """
+    for option, expected in (
+        ("--guard", "DirectTrafficError\nDirectTrafficError\n"),
+        ("--no-guard", "ConnectionRefusedError\n0\n"),
+    ):
+        ran = socksy_run("--proxy", url, "--bypass", "", option, "-c", textwrap.dedent(program))
+        assert ran.stdout == expected, ran.stderr
+
+
+def test_another_sitecustomize_is_still_found(url, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import socksy; print(socksy.is_wrapped())")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = socksy_run("--proxy", url, "-c", "import sitecustomize; print('then')", env=env)
+
+    assert ran.stdout.splitlines()[-2:] == ["True", "then"], ran.stderr
+
+
+@pytest.mark.parametrize("option", ["-I", "-S", "-E", "-IS"])
+def test_a_python_that_cannot_be_patched_is_not_run(url, option):
+    ran = socksy_run("--proxy", url, sys.executable, option, "-c", "print('ran')")
+
+    assert (ran.stdout, ran.returncode) == ("", 2)
+    assert "cannot be patched, and is not run" in ran.stderr
+
+
+def test_a_python_that_runs_nothing_need_not_be_patched(url):
+    assert socksy_run("--proxy", url, sys.executable, "-IV").stdout.startswith("Python 3")
+
+
+# -- the command line
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """What would have been run: (words, settings)."""
+    import json
+
+    found = []
+
+    def note(words, env):
+        found.append((words, json.loads(env[children.VARIABLE])))
+        return 0
+
+    monkeypatch.setattr(run, "execute", note)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("options", "settings"),
+    [
+        (["--tor"], {"proxy": [run.TOR], "guard": True}),
+        (["--proxy", "socks4://h"], {"proxy": ["socks4://h"], "guard": True}),
+        (
+            ["--proxy", "socks5://a", "--proxy", "http://b", "--no-guard"],
+            {"proxy": ["socks5://a", "http://b"], "guard": False},
+        ),
+        (
+            ["--tor", "--bypass", "a.test,10.0.0.0/8 b"],
+            {"proxy": [run.TOR], "guard": True, "bypass": ["a.test", "10.0.0.0/8", "b"]},
+        ),
+        (["--tor", "--bypass", ""], {"proxy": [run.TOR], "guard": True, "bypass": []}),
+        ([], {"proxy": ["socks5h://u:p@env.test:1080"], "guard": True}),
+    ],
+)
+def test_options(executed, monkeypatch, options, settings):
+    monkeypatch.setenv("all_proxy", "socks5h://u:p@env.test")
+    assert cli.main(["run", *options, "-c", "1"]) == 0
+
+    assert executed == [([sys.executable, "-c", "1"], settings)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tor"], "nothing to run"),
+        (["--tor", "--"], "nothing to run"),
+        (["--tor", "-m"], "-m needs an argument"),
+        (["--tor", "no-such-program"], "no such program"),
+        (["--tor", "sh", "-c", "true"], "not written in Python"),
+        (["--tor", "--proxy", "socks5h://h", "-c", "1"], "--tor is a proxy of its own"),
+        (["--proxy", "nonsense", "-c", "1"], "a proxy URL starts with its scheme"),
+        (["--proxy", "ftp://alice:s3cret@h", "-c", "1"], "unknown proxy scheme"),
+        (["--tor", "--bypass", "10.0.0.0/99", "-c", "1"], "is no network"),
+        (["-c", "1"], "there is no proxy"),
+        (["--unknown", "x"], "unrecognized arguments"),
+    ],
+)
+def test_bad_usage(executed, monkeypatch, capsys, arguments, said):
+    for name in ("all_proxy", "socks_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    assert cli.main(["run", *arguments]) == 2
+
+    assert executed == []
+    err = capsys.readouterr().err
+    assert said in err
+    assert "s3cret" not in err
+
+
+def test_a_program_that_cannot_be_executed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "script").write_text(f"#!{sys.executable}\n")
+    env = run.environment([run.TOR], None, True)
+    with pytest.raises(socksy.InvalidArgumentError, match="cannot be run: Permission denied"):
+        run.execute([str(tmp_path / "script")], env)
