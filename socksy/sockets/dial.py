@@ -190,6 +190,13 @@ class Dial:
             if deadline is not None:
                 own.settimeout(timeout)
 
+    def disown(self) -> None:
+        """After a fork, in the child: nothing that was made here is ours to clean up."""
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
+        self._spent = False
+
     def through(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:

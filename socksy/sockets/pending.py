@@ -90,9 +90,21 @@ class Attempt:
         """Wake up whoever waits: the placeholder becomes writable."""
         _drain(self.peer)
 
+    def disown(self) -> None:
+        """After a fork, in the child: the connection is the parent's. Without a word on it."""
+        try:
+            self.task.close()
+        except ValueError:  # it is running, in the thread that is not here
+            pass
+        self.task = None
+        own = self.own
+        put_under(socket.socket(own.family, own.type, own.proto), own)
+        own.setblocking(False)
+
     def release(self) -> None:
         """Close what is ours. Idempotent."""
-        self.task.close()
+        if self.task is not None:
+            self.task.close()
         self.own.close()
         self.peer.close()
 
@@ -111,6 +123,11 @@ class Connecting(Attempt):
     ) -> None:
         super().__init__(own, peer, dial.through(*way))
         self.dial = dial
+
+    def disown(self) -> None:
+        """The spare too; what cleans up after a failure must not touch the connection either."""
+        self.dial.disown()
+        super().disown()
 
     def set_option(self, level: int, option: int, *value: Any) -> None:
         """On whichever descriptor may be the one in the end."""
@@ -544,11 +561,13 @@ class _Negotiator:
 
     def _read_inbox(self) -> None:
         while self._inbox:
-            attempt, begins = self._inbox.popleft()
-            if begins:
+            attempt, begins = self._inbox[0]
+            if begins:  # always in one of the two: a fork may come at any moment
                 self._attempts.add(attempt)
+                self._inbox.popleft()
                 self._resume(attempt, True)
             else:
+                self._inbox.popleft()
                 self._forget_wait(attempt)
                 self._attempts.discard(attempt)
                 attempt.release()
@@ -593,10 +612,10 @@ class _Negotiator:
             heapq.heappush(self._timers, (until, next(self._numbers), attempt, waiting))
 
     def _finish(self, attempt: Attempt) -> None:
-        self._attempts.discard(attempt)
         attempt.done = True
         attempt.announce()
         attempt.announced = True
+        self._attempts.discard(attempt)
 
     def stop(self) -> None:
         """At exit: release everything that is still pending."""
@@ -614,7 +633,7 @@ class _Negotiator:
 
         The placeholders stay full: draining them would wake the parent's loop, which shares them.
         """
-        attempts = [*self._attempts, *(attempt for attempt, begins in self._inbox if begins)]
+        attempts = {*self._attempts, *(attempt for attempt, begins in self._inbox if begins)}
         if self._thread is not None:
             self._selector.close()
             self._ear.close()
@@ -622,12 +641,13 @@ class _Negotiator:
         self._lock = threading.Lock()
         self._reset()
         for attempt in attempts:
-            attempt.error = ConnectionAbortedError(
-                errno.ECONNABORTED, "the process forked while the connect was pending"
-            )
+            if not attempt.done:
+                attempt.error = ConnectionAbortedError(
+                    errno.ECONNABORTED, "the process forked while the connect was pending"
+                )
+                attempt.disown()
             attempt.waiting = None
             attempt.done = attempt.announced = True
-            attempt.task.close()
 
 
 _negotiator = _Negotiator()

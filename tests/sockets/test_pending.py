@@ -494,6 +494,49 @@ def test_a_fork_in_the_middle_is_safe(gate):
         assert read_exactly(sock, len(BANNER)) == BANNER
 
 
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("local", [None, ("127.0.0.1", 0)])
+def test_a_fork_at_any_moment_is_safe(gate, local):
+    """The thread may be anywhere in its work; and the child never touches the connection."""
+    url, opened = gate
+    with contextlib.ExitStack() as stack:
+        sockets = []
+        for _ in range(20):
+            sock = stack.enter_context(SocksSocket(proxy=url))
+            if local is not None:
+                sock.bind(local)
+            sock.setblocking(False)
+            assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+            sockets.append(sock)
+            child = os.fork()
+            if child == 0:
+                try:
+                    failed = [one.connect_ex(("a.test", 80)) for one in sockets]
+                    unsent = [
+                        one.send for one in sockets if not raises(one.send, b"from the child")
+                    ]
+                    os._exit(failed != [errno.ECONNABORTED] * len(sockets) or bool(unsent))
+                finally:
+                    os._exit(2)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        opened.set()
+        for sock in sockets:
+            assert is_writable(sock, 5)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+            sock.settimeout(5)
+            assert read_exactly(sock, len(BANNER)) == BANNER
+            sock.sendall(b"ping")
+            assert read_exactly(sock, 4) == b"ping"
+
+
+def raises(call, *arguments):
+    try:
+        call(*arguments)
+    except OSError:
+        return True
+    return False
+
+
 def test_a_signal_does_not_disturb(gate):
     """Handlers run in the main thread; the negotiation goes on."""
     url, opened = gate
