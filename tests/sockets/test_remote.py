@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import os
 import select
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -354,6 +357,51 @@ def test_closing_while_the_thread_waits_releases_everything(listening, socks_ser
         listening.accept()
     listening.close()
     socks_server.wait_until_idle()
+
+
+@pytest.mark.parametrize("waiting", [False, True])
+def test_the_interpreter_exits_with_a_listener_open(socks_server, waiting):
+    """At once, whether the thread waits for the peer or not; the proxy sees the end."""
+    code = f"""
+import socksy
+sock = socksy.SocksSocket(proxy={socks_server.url()!r})
+sock.bind_remote()
+sock.setblocking(False)
+if {waiting}:
+    try:
+        sock.accept()
+    except BlockingIOError:
+        print("waiting")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert (done.stdout, done.stderr) == ("waiting\n" * waiting, "")
+    socks_server.wait_until_idle()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_while_the_thread_waits_is_safe(listening):
+    """The child's copy has failed; the parent's accepts."""
+    with pytest.raises(BlockingIOError):
+        listening.accept()
+    child = os.fork()
+    if child == 0:
+        try:
+            listening.accept()
+        except ConnectionAbortedError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    listening.settimeout(5)
+    with socket.create_connection(listening.getsockname()) as peer:
+        conn, address = listening.accept()
+        with conn:
+            assert address == peer.getsockname()
+            peer.sendall(b"x")
+            conn.settimeout(5)
+            assert conn.recv(1) == b"x"
 
 
 def test_asyncio_accepts(listening):
