@@ -8,6 +8,8 @@ packages=(
   dante-server microsocks openssh-server putty-tools shadowsocks-libev tor v2ray
   # clients
   connect-proxy curl ncat netcat-openbsd openssh-client privoxy proxychains4 socat
+  # counts system calls
+  strace
   # `ip netns`, for integration/run
   iproute2
 )

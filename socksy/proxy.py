@@ -32,6 +32,7 @@ _ALIASES = {"socks": SOCKS5H}
 _DEFAULT_PORTS = {HTTP: 8080}
 _DEFAULT_PORT = 1080  # IANA: socks
 _MAX_LOGIN = 255  # bytes: RFC 1929 counts each in one octet
+_TOR_PORTS = (9050, 9150)
 _HIDDEN = "***:***@"
 _WRONG_PORT = "a proxy's port is a number from 1 to 65535"
 
@@ -59,6 +60,9 @@ class Proxy:
         require_auth: refuse a SOCKS5 server that picks "no authentication" although credentials
             were given; without it many servers silently never look at them.
         allow_empty_username: send an empty user name, which RFC 1929 forbids and Tor accepts.
+        pipelined: send greeting, login and request in one segment, and save one or two round trips;
+            docs/performance.md tells which servers can do that. SOCKS5 only, and with a login only
+            if that is all that is offered (`require_auth`), and never to Tor.
 
     Raises:
         InvalidProxyError: any of these is wrong; its text never repeats a credential.
@@ -72,6 +76,7 @@ class Proxy:
         "login",
         "password",
         "path",
+        "pipelined",
         "port",
         "require_auth",
         "scheme",
@@ -86,6 +91,7 @@ class Proxy:
     path: str | None
     require_auth: bool
     allow_empty_username: bool
+    pipelined: bool
     #: user name and password as they are sent (see `encode_login`), or None
     login: tuple[Secret, Secret] | None
     #: what connect() takes for a proxy whose host is an IPv4 address; else None
@@ -103,6 +109,7 @@ class Proxy:
         path: str | None = None,
         require_auth: bool = False,
         allow_empty_username: bool = False,
+        pipelined: bool = False,
     ) -> None:
         if not isinstance(scheme, str):
             raise TypeError(f"a scheme is a str, not {type(scheme).__name__}")
@@ -124,6 +131,8 @@ class Proxy:
         _check_login(scheme, username, password, allow_empty_username)
         if require_auth and (scheme not in (SOCKS5, SOCKS5H) or username is None):
             raise InvalidProxyError("require_auth needs SOCKS5 and a user name")
+        if pipelined:
+            _check_pipelined(scheme, port if path is None else None, username, require_auth)
         key = (
             scheme,
             host if path is None else "localhost",
@@ -133,6 +142,7 @@ class Proxy:
             path,
             bool(require_auth),
             bool(allow_empty_username),
+            bool(pipelined),
         )
         for name, value in zip(_FIELDS, key, strict=True):
             object.__setattr__(self, name, value)
@@ -146,7 +156,12 @@ class Proxy:
 
     @classmethod
     def from_url(
-        cls, url: str, *, require_auth: bool = False, allow_empty_username: bool = False
+        cls,
+        url: str,
+        *,
+        require_auth: bool = False,
+        allow_empty_username: bool = False,
+        pipelined: bool = False,
     ) -> Proxy:
         """A proxy from ``scheme://[user[:password]@]host[:port][/path]``.
 
@@ -193,6 +208,7 @@ class Proxy:
             path=socket_path,
             require_auth=require_auth,
             allow_empty_username=allow_empty_username,
+            pipelined=pipelined,
         )
 
     @classmethod
@@ -278,7 +294,8 @@ class Proxy:
         return self.to_url()
 
     def __repr__(self) -> str:
-        return f"<Proxy {self.to_url()}{' require_auth' if self.require_auth else ''}>"
+        flags = [name for name in ("require_auth", "pipelined") if getattr(self, name)]
+        return f"<Proxy {' '.join([self.to_url(), *flags])}>"
 
     def __eq__(self, other: object) -> bool:
         return self._key == other._key if isinstance(other, Proxy) else NotImplemented
@@ -306,6 +323,7 @@ _FIELDS = (
     "path",
     "require_auth",
     "allow_empty_username",
+    "pipelined",
 )
 
 
@@ -336,6 +354,20 @@ def _check_login(
     for what, length in (("user name", user_length), ("password", password_length)):
         if length > _MAX_LOGIN:
             raise InvalidProxyError(f"the {what} has {length} bytes; {version} takes {_MAX_LOGIN}")
+
+
+def _check_pipelined(
+    scheme: str, port: int | None, username: str | None, require_auth: bool
+) -> None:
+    if scheme not in (SOCKS5, SOCKS5H):
+        raise InvalidProxyError("pipelined needs SOCKS5; the others take one round trip anyway")
+    if username is None:
+        return
+    if not require_auth:
+        raise InvalidProxyError("pipelined with a login needs require_auth: one method to offer")
+    # Tor swallows its answer to the greeting then (0.4.9): it cannot be told what it picked.
+    if username.startswith("<torS0X>") or port in _TOR_PORTS:
+        raise InvalidProxyError("Tor cannot be sent a login along with the greeting (pipelined)")
 
 
 def _encoded_length(what: str, text: str) -> int:

@@ -42,7 +42,7 @@ def python_calls(function):
     ("scheme", "exchanges", "most"),
     [
         ("socks5h://", SOCKS5, 22),
-        ("socks5h://alice:pass@", LOGIN, 27),
+        ("socks5h://alice:pass@", LOGIN, 28),
         ("socks4a://", SOCKS4A, 22),
         ("http://", HTTP, 31),
     ],

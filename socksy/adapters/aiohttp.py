@@ -139,5 +139,5 @@ class _Socket(SocksSocket):
     destination: tuple[str, int]
     raises_failure = True
 
-    def connect(self, address: Any) -> None:
-        super().connect(self.destination)
+    def connect(self, address: Any, *, early_data: Any = b"") -> None:
+        super().connect(self.destination, early_data=early_data)

@@ -64,8 +64,8 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             proxy = None if patch is None else patch.route
         super().__init__(family, type, proto, fileno, proxy=proxy, remote_bind=remote_bind)
 
-    def connect(self, address: Any) -> None:
-        super().connect(self._meant(address))
+    def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
+        super().connect(self._meant(address), early_data=early_data)
 
     def connect_ex(self, address: Any) -> int:
         try:
@@ -109,11 +109,13 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             raise ProxyUnsupportedError(message=".onion names are never looked up locally")
         return way
 
-    def _connect_through(self, way: tuple[Chain, str, int], address: Any) -> None:
+    def _connect_through(
+        self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
+    ) -> None:
         host = way[1]
         if pack_ip(host) is None:
             address = (placeholder(host, family_of(self)), *address[1:])
-        super()._connect_through(way, address)
+        super()._connect_through(way, address, early_data)
 
 
 def _text(host: Any) -> str:

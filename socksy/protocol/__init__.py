@@ -12,7 +12,7 @@ from . import socks5
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
     from typing import Any, TypeAlias
 
     from .steps import Address, Handshake
@@ -27,21 +27,40 @@ __all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "tunnel"]
 _CONNECT = 1
 
 
-def handshake(leg: Leg, command: int = _CONNECT) -> Handshake[Address]:
+def handshake(
+    leg: Leg, command: int = _CONNECT, early_data: bytes = b"", pipelined: bool = False
+) -> Handshake[Address]:
     """`command` at one proxy; returns its bound address. Its errors name no proxy yet.
 
     What the arguments rule out is raised here, before anything is sent.
+
+    Args:
+        early_data: the application's first bytes, right behind the request.
+        pipelined: all messages at once (SOCKS5).
     """
     proxy, host, port = leg
     scheme, login = proxy.scheme, proxy.login
     if scheme in (SOCKS5H, SOCKS5):
-        return socks5.handshake(command, host, port, login=login, require_auth=proxy.require_auth)
+        return socks5.handshake(
+            command,
+            host,
+            port,
+            login=login,
+            require_auth=proxy.require_auth,
+            pipelined=pipelined,
+            early_data=early_data,
+        )
     speaker = _speakers.get(scheme) or _load_speaker(scheme)
     if scheme == HTTP:
-        return speaker.handshake(command, host, port, login=login)  # type: ignore[no-any-return]
+        return speaker.handshake(command, host, port, login=login, early_data=early_data)  # type: ignore[no-any-return]
     user_id = b"" if login is None else login[0]
     return speaker.handshake(  # type: ignore[no-any-return]
-        command, host, port, user_id=user_id, remote_dns=scheme == SOCKS4A
+        command,
+        host,
+        port,
+        user_id=user_id,
+        remote_dns=scheme == SOCKS4A,
+        early_data=early_data,
     )
 
 
@@ -57,16 +76,29 @@ def _load_speaker(scheme: str) -> Any:
     return _speakers[scheme]
 
 
-def tunnel(legs: tuple[Leg, ...], command: int = _CONNECT) -> Handshake[Address]:
+def tunnel(
+    legs: tuple[Leg, ...],
+    command: int = _CONNECT,
+    early_data: bytes = b"",
+    pipelined: Container[Proxy] = (),
+) -> Handshake[Address]:
     """CONNECT from proxy to proxy and `command` at the last one; returns its bound address.
 
     What the arguments rule out is raised here, before anything is sent.
+
+    Args:
+        early_data: the application's first bytes, right behind the last request.
+        pipelined: the proxies that are sent all messages at once.
     """
     last = len(legs) - 1
     handshakes = []
     for number, leg in enumerate(legs):
         try:
-            handshakes.append(handshake(leg, command if number == last else _CONNECT))
+            at_once = leg[0] in pipelined
+            if number == last:
+                handshakes.append(handshake(leg, command, early_data, at_once))
+            else:
+                handshakes.append(handshake(leg, _CONNECT, b"", at_once))
         except ProxyError as error:
             name_the_leg(error, legs, number)
             raise

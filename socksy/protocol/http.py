@@ -32,9 +32,17 @@ _SUCCESSES = b"HTTP/1.1 200 ", b"HTTP/1.0 200 "
 
 
 def handshake(
-    command: int, host: str, port: int, *, login: tuple[Secret, Secret] | None = None
+    command: int,
+    host: str,
+    port: int,
+    *,
+    login: tuple[Secret, Secret] | None = None,
+    early_data: bytes = b"",
 ) -> Handshake[Address]:
     """Ask for a tunnel. HTTP has no bound address: the result is ``("0.0.0.0", 0)``.
+
+    Args:
+        early_data: the application's first bytes, right behind the request.
 
     Raises (before anything is sent):
         ProxyUnsupportedError: anything but CONNECT.
@@ -51,7 +59,7 @@ def handshake(
     message = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
     if login is not None:
         message += b"Proxy-Authorization: Basic " + _base64(b":".join(login)) + b"\r\n"
-    return _tunnel(Secret(message + b"\r\n"), login is not None)
+    return _tunnel(Secret(message + b"\r\n" + early_data), login is not None)
 
 
 def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:

@@ -31,9 +31,18 @@ _MAX_FIELD = 256  # of a user id or a name, with its NUL: what a server is willi
 
 
 def handshake(
-    command: int, host: str, port: int, *, user_id: bytes = b"", remote_dns: bool = True
+    command: int,
+    host: str,
+    port: int,
+    *,
+    user_id: bytes = b"",
+    remote_dns: bool = True,
+    early_data: bytes = b"",
 ) -> Handshake[Address]:
     """Ask for CONNECT or BIND.
+
+    Args:
+        early_data: the application's first bytes, right behind the request.
 
     Raises (before anything is sent):
         ProxyUnsupportedError: an IPv6 target, a name without 4a, UDP ASSOCIATE.
@@ -57,8 +66,8 @@ def handshake(
         )
     elif packed[:3] == b"\0\0\0" and packed[3]:
         raise InvalidTargetError(f"{host} announces a name in SOCKS4a; it is no address")
-    message = Secret(b"\4%c%b%b%b\0%b" % (command, port.to_bytes(2, "big"), packed, user_id, name))
-    return _read_reply(message, REPLY)
+    message = b"\4%c%b%b%b\0%b" % (command, port.to_bytes(2, "big"), packed, user_id, name)
+    return _read_reply(Secret(message + early_data), REPLY)
 
 
 def second_reply() -> Handshake[Address]:

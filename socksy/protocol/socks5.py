@@ -49,13 +49,24 @@ def handshake(
     *,
     login: tuple[Secret, Secret] | None = None,
     require_auth: bool = False,
+    pipelined: bool = False,
+    early_data: bytes = b"",
 ) -> Handshake[Address]:
     """Greet, log in if the server wants it, and ask for `command`.
 
     "No authentication" is always offered, a login only if there is one: servers differ in what they
     do with more. With `require_auth` the login is all that is offered.
+
+    Args:
+        pipelined: all of that in one message, which takes that one method is offered.
+        early_data: the application's first bytes, right behind the request.
     """
-    return _negotiate(b"\5%c\0" % command + pack_address(host, port), login, require_auth)
+    request = b"\5%c\0" % command + pack_address(host, port)
+    if early_data:
+        request = Secret(request + early_data)
+    if pipelined:
+        return _negotiate_at_once(request, login)
+    return _negotiate(request, login, require_auth)
 
 
 def _negotiate(
@@ -75,6 +86,22 @@ def _negotiate(
     if len(answer) == _SHORTEST_REPLY and answer.startswith(_SUCCESS_WITH_IPV4):  # the usual case
         answer += yield _REST_OF_IPV4
         return _NOWHERE if answer == _SUCCESS_NOWHERE else unpack_address(_IPV4, answer[4:])
+    return (yield from _judge(answer, REPLY))
+
+
+def _negotiate_at_once(request: bytes, login: tuple[Secret, Secret] | None) -> Handshake[Address]:
+    wanted, message = _NO_AUTHENTICATION, _GREETING.send + request
+    if login is not None:
+        wanted = _USERNAME_PASSWORD
+        message = Secret(_GREETING_LOGIN_ONLY.send + _login_message(*login) + request)
+    choice = yield Step(message, 2, METHOD_CHOICE)
+    if choice[0] != 5:
+        raise unexpected(choice[0], "SOCKS5", METHOD_CHOICE)
+    if choice[1] != wanted:
+        raise _no_way_in(choice[1], login is not None, login is not None)
+    if login is not None:
+        _judge_login((yield Step(b"", 2, LOGIN_ANSWER)))
+    answer = yield Step(b"", _SHORTEST_REPLY, REPLY, 2)
     return (yield from _judge(answer, REPLY))
 
 
@@ -104,8 +131,14 @@ def _no_way_in(
 
 def username_password(username: Secret, password: Secret) -> Handshake[None]:
     """RFC 1929. Both are at most 255 bytes, which `Proxy` has checked."""
-    message = Secret(b"\1%c%b%c%b" % (len(username), username, len(password), password))
-    answer = yield Step(message, 2, LOGIN_ANSWER)
+    _judge_login((yield Step(_login_message(username, password), 2, LOGIN_ANSWER)))
+
+
+def _login_message(username: Secret, password: Secret) -> Secret:
+    return Secret(b"\1%c%b%c%b" % (len(username), username, len(password), password))
+
+
+def _judge_login(answer: bytes) -> None:
     # VER is 1; servers that send 5 here are common, and Tor refuses with a request's reply
     if answer[0] not in (1, 5):
         raise unexpected(answer[0], "a login answer (RFC 1929)", LOGIN_ANSWER)

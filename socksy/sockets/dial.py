@@ -19,6 +19,7 @@ import os
 import select
 import socket
 import sys
+from functools import partial
 from time import monotonic
 
 from ..errors import (
@@ -30,22 +31,23 @@ from ..errors import (
 )
 from ..hosts import pack_ip
 from ..protocol import handshake, name_the_leg, tunnel
-from ..protocol.steps import REPLY, closed_early, timed_out
+from ..protocol.steps import REPLY, Step, closed_early, timed_out
 from ..proxy import SOCKS4, SOCKS5
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Container, Generator
     from typing import Any, TypeAlias
 
     from ..protocol import Leg
-    from ..protocol.steps import Address, Handshake, Step
+    from ..protocol.steps import Address, Handshake
     from ..proxy import Chain, Proxy
     from .lookup import Endpoint
     from .options import Options
 
     #: a socket, the `poll` event it should have, and until when (None: for ever)
     Wait: TypeAlias = "tuple[socket.socket, int, float | None]"
+    Attempting: TypeAlias = "Callable[[Chain, str, int, int], Generator[Wait, bool, Address]]"
 
 #: Seconds after which a connect that nobody waits for fails with ETIMEDOUT. A plain socket takes
 #: about two minutes; Tor may need that long to build a circuit.
@@ -129,9 +131,25 @@ class Dial:
         names: the own and the other end's address, if the descriptor came from a spare: the own
             object cannot read addresses of another family.
         spare: a descriptor made like the own one, if that did not do.
+        early_data: the application's first bytes, to go out with the last request.
+        at_once, trial, late_data: which proxies get all messages at once, in how many seconds they
+            must have answered then, and what is sent after that (see `pipelining`).
     """
 
-    __slots__ = ("_local", "_options", "_own", "_spent", "deadline", "legs", "names", "spare")
+    __slots__ = (
+        "_local",
+        "_options",
+        "_own",
+        "_spent",
+        "at_once",
+        "deadline",
+        "early_data",
+        "late_data",
+        "legs",
+        "names",
+        "spare",
+        "trial",
+    )
 
     def __init__(
         self,
@@ -150,6 +168,9 @@ class Dial:
         self.legs: tuple[Leg, ...] = ()
         self.names: tuple[Any, Any] | None = None
         self.deadline = None if timeout is None else monotonic() + min(timeout, _LONGEST)
+        self.early_data = self.late_data = b""
+        self.at_once: Container[Proxy] = ()
+        self.trial: float | None = None
 
     def now(self, chain: Chain, host: str, port: int, command: int) -> Address:
         """`through`, waiting in this thread; the usual case in a straight line.
@@ -163,6 +184,7 @@ class Dial:
             len(chain) > 1
             or proxy.endpoint is None
             or family_of(own) != _IPV4
+            or proxy.pipelined
             or timeout == 0
             or (timeout is None) != (deadline is None)
             or (proxy.scheme in _LOCAL_DNS and pack_ip(host) is None)
@@ -170,7 +192,7 @@ class Dial:
             return run(self.through(chain, host, port, command))  # type: ignore[no-any-return]
         self.legs = legs = ((proxy, host, port),)
         try:
-            talk = handshake(legs[0], command)
+            talk = handshake(legs[0], command, self.early_data)
             self._spent = True
             try:
                 _connect(own, proxy.endpoint)
@@ -207,15 +229,22 @@ class Dial:
         """
         own = self._own
         timeout = own.gettimeout()
+        attempt: Attempting = self.attempt
+        if any(proxy.pipelined for proxy in chain):
+            from . import pipelining
+
+            attempt = partial(pipelining.attempt, self)
+            if self.deadline is None:  # silence must be found out all the same
+                self.deadline = monotonic() + _LONGEST
         # On a socket that is not blocking as it is, this costs no system calls.
         switched = timeout != 0 and self.deadline is not None
         if switched:
             own.setblocking(False)
         try:
             if chain[-1].scheme in _LOCAL_DNS and pack_ip(host) is None:
-                bound = yield from self._try_each_address(chain, host, port, command)
+                bound = yield from self._try_each_address(attempt, chain, host, port, command)
             else:
-                bound = yield from self._attempt(chain, host, port, command)
+                bound = yield from attempt(chain, host, port, command)
             if self.spare is not None:
                 if timeout is None:
                     self.spare.setblocking(True)
@@ -235,7 +264,7 @@ class Dial:
                 own.settimeout(timeout)
 
     def _try_each_address(
-        self, chain: Chain, host: str, port: int, command: int
+        self, attempt: Attempting, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
         """Local DNS: ask for one address after the other, as a plain socket would."""
         from .lookup import target_addresses
@@ -244,16 +273,17 @@ class Dial:
         addresses = yield from target_addresses(host, port, family, self.deadline)
         for address in addresses[:-1]:
             try:
-                return (yield from self._attempt(chain, address, port, command))
+                return (yield from attempt(chain, address, port, command))
             except (ProxyReplyError, ProxyProtocolError) as error:
                 # The last proxy refused this address, or hung up when asked, as OpenSSH does.
                 if error.phase != REPLY or error.hop != error.hops:
                     raise
-        return (yield from self._attempt(chain, addresses[-1], port, command))
+        return (yield from attempt(chain, addresses[-1], port, command))
 
-    def _attempt(
+    def attempt(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
+        """Ask once, over a connection of its own; returns BND.ADDR and BND.PORT."""
         single = len(chain) == 1
         if single:
             legs: tuple[Leg, ...] = ((chain[0], host, port),)
@@ -262,9 +292,18 @@ class Dial:
         self.legs = legs
         try:
             # what cannot be asked is refused here, before we connect
-            talk = handshake(legs[0], command) if single else tunnel(legs, command)
+            if single:
+                talk = handshake(legs[0], command, self.early_data, chain[0] in self.at_once)
+            else:
+                talk = tunnel(legs, command, self.early_data, self.at_once)
             sock = yield from self._reach(chain[0])
-            return (yield from drive(sock, talk, self.deadline))  # type: ignore[no-any-return]
+            deadline = self.deadline
+            if self.trial is not None and deadline is not None:
+                deadline = min(deadline, monotonic() + self.trial)
+            bound: Address = yield from drive(sock, talk, deadline)
+            if self.late_data:
+                yield from _send(sock, Step(self.late_data, 0, REPLY), 0, self.deadline)
+            return bound
         except ProxyError as error:
             if error.proxy is None:
                 name_the_leg(error, legs, 0)

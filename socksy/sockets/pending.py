@@ -152,6 +152,7 @@ def begin(
     target: tuple[Any, ...],
     way: tuple[Chain, str, int, int],
     on_success: Callable[[Any, Any, Dial, tuple[Any, ...]], None],
+    early_data: bytes = b"",
 ) -> None:
     """Start connecting `sock`, whose class is a `Pending` one afterwards.
 
@@ -159,9 +160,11 @@ def begin(
         way: chain, host, port and command for `Dial.through`.
         on_success: called with socket, bound address, dial and target in the caller's thread, when
             the real descriptor is in place.
+        early_data: for the target, as in `Dial`.
     """
     own, peer = _step_aside(sock)
     dial = Dial(own, PATIENCE, sock._local, sock._own_options())
+    dial.early_data = early_data
     attempt = Connecting(own, peer, dial, way)
     _hand_over(sock, attempt)
     home = type(sock)

@@ -12,7 +12,7 @@ import socket
 import sys
 from operator import index
 
-from ..errors import ProxyError, ProxyUnsupportedError
+from ..errors import InvalidArgumentError, ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, clean_target
 from ..proxy import Proxy, as_route, choose
 from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, run
@@ -175,7 +175,7 @@ class SocksSocket(socket.socket):
 
     # -- connecting
 
-    def connect(self, address: Any) -> None:
+    def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
         """Connect to `address` through the proxy, within one deadline: the socket's timeout.
 
         The timeout covers everything from looking up the proxy to the end of the handshake of the
@@ -184,16 +184,25 @@ class SocksSocket(socket.socket):
         Args:
             address: ``(host, port)``, or four values as for AF_INET6. A name goes to a
                 remote-DNS proxy unresolved. The family of the socket does not matter.
+            early_data: the first bytes for the target, sent to the last proxy along with the
+                request: it must be known to keep them (docs/performance.md). Whether they reached
+                the target is not known if this fails.
 
         Raises:
-            ProxyError: see `socksy.errors`; nothing has been sent to the target.
+            ProxyError: see `socksy.errors`; nothing but `early_data` has been sent to the target.
             InvalidTargetError: the address cannot be asked of a proxy; nothing has been sent.
+            InvalidArgumentError: early data, but no proxy, on a non-blocking socket.
         """
         way = self._way_to(address) if self.remote_bind else self._chain_for(address)
-        if way is None:
+        if way is not None:
+            self._connect_through(way, address, bytes(early_data) if early_data else b"")
+        elif not early_data:
             super().connect(address)
+        elif self.gettimeout() == 0:
+            raise InvalidArgumentError("early_data without a proxy needs a socket that waits")
         else:
-            self._connect_through(way, address)
+            super().connect(address)
+            self.sendall(early_data)
 
     def connect_ex(self, address: Any) -> int:
         """Like `connect`, but returns 0, or the `errno` of what `connect` would raise.
@@ -211,7 +220,9 @@ class SocksSocket(socket.socket):
             return exc.errno or errno.EIO
         return 0
 
-    def _connect_through(self, way: tuple[Chain, str, int], address: Any) -> None:
+    def _connect_through(
+        self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
+    ) -> None:
         """What `connect` and `connect_ex` share."""
         if self._tunnel is not None:
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
@@ -224,11 +235,12 @@ class SocksSocket(socket.socket):
                 raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
             from . import pending
 
-            pending.begin(self, target, (*way, _CONNECT), _connected)
+            pending.begin(self, target, (*way, _CONNECT), _connected, early_data)
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
         dial = Dial(
             self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
         )
+        dial.early_data = early_data
         try:
             bound = dial.now(*way, _CONNECT)
         except ProxyError as exc:
@@ -537,6 +549,7 @@ def create_connection(
     *,
     all_errors: bool = False,
     proxy: ProxyLike | _Unset = UNSET,
+    early_data: Buffer = b"",
 ) -> SocksSocket:
     """`socket.create_connection`, through a proxy.
 
@@ -546,6 +559,7 @@ def create_connection(
         source_address: where to connect to the proxy from.
         all_errors: as in the standard library; only a direct connection has more than one error.
         proxy: as for `SocksSocket`.
+        early_data: as for `SocksSocket.connect`.
 
     Raises:
         ProxyError, InvalidProxyError, InvalidTargetError: as `SocksSocket.connect`.
@@ -553,8 +567,11 @@ def create_connection(
     host, port = address
     chain = chain_for(proxy, host, port)
     if chain is None:
-        return _connect_directly(address, timeout, source_address, all_errors)
-    return connect_through(chain, address, timeout, source_address)
+        sock = _connect_directly(address, timeout, source_address, all_errors)
+        if early_data:
+            _send_or_close(sock, early_data)
+        return sock
+    return connect_through(chain, address, timeout, source_address, early_data=early_data)
 
 
 def chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:
@@ -595,17 +612,26 @@ def connect_through(
     timeout: float | None = _GLOBAL_TIMEOUT,
     source_address: tuple[str, int] | None = None,
     options: Iterable[tuple[Any, ...]] = (),
+    early_data: Buffer = b"",
 ) -> SocksSocket:
     """`create_connection` with a chain that has been chosen, and socket options set first."""
     sock = socket_for(chain, source_address, options)
     try:
         if timeout is not _GLOBAL_TIMEOUT:
             sock.settimeout(timeout)
-        sock.connect(address)
+        sock.connect(address, early_data=early_data)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _send_or_close(sock: SocksSocket, data: Buffer) -> None:
+    try:
+        sock.sendall(data)
+    except BaseException:
+        sock.close()
+        raise
 
 
 def opening(
