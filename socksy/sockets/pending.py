@@ -51,34 +51,22 @@ _SMALLEST_BUFFER = 1  # the kernel makes it its own minimum
 _UNDER_WAY, _CONNECTED, _FAILED = range(3)
 
 
-class Attempt:
-    """What the thread works on, as the two threads share it. It does not know the socket itself.
+class Errand:
+    """What the thread works on, as it shares it with others. It does not know the socket itself.
 
     Attributes:
-        own: the descriptor to be put in place in the end.
-        peer: the placeholder's other end.
+        own: the descriptor that it is about.
         task: what the negotiator drives.
         done: set last, by the negotiator.
-        announced: set after that: the negotiator has let go of `peer` and will not touch it again.
+        announced: set after that: the negotiator has let go of it, and will not touch it again.
         bound: what the task returned, if it succeeded.
         error: why it failed, if it did.
     """
 
-    __slots__ = (
-        "announced",
-        "bound",
-        "done",
-        "error",
-        "own",
-        "peer",
-        "started",
-        "task",
-        "waiting",
-    )
+    __slots__ = ("announced", "bound", "done", "error", "own", "started", "task", "waiting")
 
-    def __init__(self, own: socket.socket, peer: socket.socket, task: Any) -> None:
+    def __init__(self, task: Any, own: socket.socket) -> None:
         self.own = own
-        self.peer = peer
         self.task = task
         self.started = False
         self.waiting: Wait | None = None
@@ -87,25 +75,51 @@ class Attempt:
         self.error: Exception | None = None
 
     def announce(self) -> None:
-        """Wake up whoever waits: the placeholder becomes writable."""
-        _drain(self.peer)
+        """It is over. The task has told whom it concerns."""
 
     def disown(self) -> None:
-        """After a fork, in the child: the connection is the parent's. Without a word on it."""
+        """After a fork, in the child, where the thread is not: nothing goes on here."""
         try:
             self.task.close()
         except ValueError:  # it is running, in the thread that is not here
             pass
         self.task = None
-        own = self.own
-        put_under(socket.socket(own.family, own.type, own.proto), own)
-        own.setblocking(False)
 
     def release(self) -> None:
         """Close what is ours. Idempotent."""
         if self.task is not None:
             self.task.close()
         self.own.close()
+
+
+class Attempt(Errand):
+    """A connection on its way, while a placeholder is under the application's number.
+
+    Attributes:
+        own: to be put in place in the end.
+        peer: the placeholder's other end.
+    """
+
+    __slots__ = ("peer",)
+
+    def __init__(self, own: socket.socket, peer: socket.socket, task: Any) -> None:
+        super().__init__(task, own)
+        self.peer = peer
+
+    def announce(self) -> None:
+        """Wake up whoever waits: the placeholder becomes writable."""
+        _drain(self.peer)
+
+    def disown(self) -> None:
+        """After a fork, in the child: the connection is the parent's. Without a word on it."""
+        super().disown()
+        own = self.own
+        put_under(socket.socket(own.family, own.type, own.proto), own)
+        own.setblocking(False)
+
+    def release(self) -> None:
+        """Close what is ours. Idempotent."""
+        super().release()
         self.peer.close()
 
 
@@ -485,13 +499,13 @@ class _Negotiator:
 
     def _reset(self) -> None:
         self._thread: threading.Thread | None = None
-        self._inbox: deque[tuple[Attempt, bool]] = deque()  # True: begin, False: cancel
-        self._attempts: set[Attempt] = set()
-        self._timers: list[tuple[float, int, Attempt, Wait]] = []
+        self._inbox: deque[tuple[Errand, bool]] = deque()  # True: begin, False: cancel
+        self._attempts: set[Errand] = set()
+        self._timers: list[tuple[float, int, Errand, Wait]] = []
         self._numbers = itertools.count()
         self._stopping = False
 
-    def submit(self, attempt: Attempt) -> None:
+    def submit(self, attempt: Errand) -> None:
         """Take over an attempt.
 
         Raises:
@@ -518,7 +532,7 @@ class _Negotiator:
             self._thread = thread
             undo.pop_all()
 
-    def cancel(self, attempt: Attempt) -> None:
+    def cancel(self, attempt: Errand) -> None:
         """Give up an attempt, whatever its state. Takes no lock: the garbage collector calls it."""
         # Never closed while the thread may use it: its number may be another socket's already.
         if attempt.announced:
@@ -582,12 +596,12 @@ class _Negotiator:
             if attempt.waiting is waiting:
                 self._resume(attempt, False)
 
-    def _forget_wait(self, attempt: Attempt) -> None:
+    def _forget_wait(self, attempt: Errand) -> None:
         if attempt.waiting is not None:
             self._selector.unregister(attempt.waiting[0])
             attempt.waiting = None
 
-    def _resume(self, attempt: Attempt, ready: bool) -> None:
+    def _resume(self, attempt: Errand, ready: bool) -> None:
         """Let an attempt go on until it has to wait again, or is over."""
         self._forget_wait(attempt)
         try:
@@ -603,7 +617,7 @@ class _Negotiator:
             attempt.error = exc.with_traceback(None)
             self._finish(attempt)
 
-    def _watch(self, attempt: Attempt, waiting: Wait) -> None:
+    def _watch(self, attempt: Errand, waiting: Wait) -> None:
         sock, event, until = waiting
         mask = selectors.EVENT_READ if event == POLLIN else selectors.EVENT_WRITE
         self._selector.register(sock, mask, attempt)
@@ -614,7 +628,7 @@ class _Negotiator:
                 heapq.heapify(self._timers)
             heapq.heappush(self._timers, (until, next(self._numbers), attempt, waiting))
 
-    def _finish(self, attempt: Attempt) -> None:
+    def _finish(self, attempt: Errand) -> None:
         attempt.done = True
         attempt.announce()
         attempt.announced = True
@@ -654,6 +668,6 @@ class _Negotiator:
 
 
 _negotiator = _Negotiator()
-cancel = _negotiator.cancel
+submit, cancel = _negotiator.submit, _negotiator.cancel
 atexit.register(_negotiator.stop)
 os.register_at_fork(after_in_child=_negotiator.after_fork_in_child)

@@ -45,6 +45,7 @@ _IPV4 = int(socket.AF_INET)
 _INET = (_IPV4, int(socket.AF_INET6))
 _SOL_SOCKET = socket.SOL_SOCKET
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
+_STREAMS = (-1, _STREAM)  # what the constructor takes for a stream
 _CONNECT, _BIND = 1, 2  # as in `protocol.codes`
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
 _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
@@ -120,6 +121,16 @@ class SocksSocket(socket.socket):
         if remote_bind is not None:
             self.remote_bind = remote_bind
         super().__init__(family, type, proto, fileno)
+        if (fileno is not None or type not in _STREAMS) and _type_of(self) == _DATAGRAM:
+            self._become_datagram()
+
+    def _become_datagram(self) -> None:
+        """Datagrams have a class of their own, so that no method asks for the type."""
+        if family_of(self) in _INET:
+            from .datagram import DatagramSocket, datagram_class
+
+            if not isinstance(self, DatagramSocket):
+                self.__class__ = datagram_class(self.__class__)
 
     # -- which way
 
@@ -156,11 +167,6 @@ class SocksSocket(socket.socket):
             route = choose(route, clean_host(host), index(port))
             if route is None:
                 return None
-        if kind != _STREAM:
-            raise ProxyUnsupportedError(
-                message="datagrams cannot go through a proxy yet",
-                hint="Nothing was sent; proxy=None makes a socket that goes direct",
-            )
         host, port = clean_target(host, port)
         return route, host, port
 
@@ -307,12 +313,8 @@ class SocksSocket(socket.socket):
         return super().sendmsg(buffers, ancdata, flags, address)
 
     def _goes_around(self, address: Any, flags: Any) -> bool:
-        """Whether these data wanted a connection of their own; now there is a proxied one.
-
-        Raises:
-            ProxyUnsupportedError: a datagram.
-        """
-        if _type_of(self) == _STREAM and not (isinstance(flags, int) and flags & _FASTOPEN):
+        """Whether these data wanted a connection of their own; now there is a proxied one."""
+        if not (isinstance(flags, int) and flags & _FASTOPEN):
             return False
         if self._tunnel is not None or self._chain_for(address) is None:
             return False
