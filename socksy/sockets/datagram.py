@@ -31,6 +31,7 @@ from ..errors import (
     ProxyUnsupportedError,
 )
 from ..hosts import pack_ip, unpack_ip
+from ..protocol import handshake, name_the_leg
 from ..protocol.datagram import pack_header, parse_header
 from ..protocol.steps import REPLY
 from ..proxy import SOCKS5
@@ -199,6 +200,14 @@ class Association:
                 self.dropped += 1
 
     # -- its end
+
+    def check(self) -> Exception | None:
+        """Why there is none; after a fork, the thread that was making it is not here."""
+        errand = self._errand
+        if errand is not None and errand.done and not self.ready and self.error is None:
+            self.error = errand.error
+            self.over.set()
+        return self.error
 
     def fail(self, error: Exception) -> None:
         """It could not be made, in the background: the next call says so."""
@@ -532,7 +541,7 @@ class DatagramSocket(SocksSocket):
             self._refuse_direct()
             return None
         association = self._association
-        if association is None or association.error is not None:
+        if association is None or association.check() is not None:
             self._associate(self._chain_to(peer[1]), peer[1])
         return peer[2]
 
@@ -554,7 +563,7 @@ class DatagramSocket(SocksSocket):
         association = self._association
         if association is None:
             return
-        if association.error is not None:
+        if association.check() is not None:
             self._report(association)
         raise ProxyUnsupportedError(
             message="this datagram would go direct, but the socket sends through a proxy",
@@ -569,7 +578,7 @@ class DatagramSocket(SocksSocket):
                 raise ProxyUnsupportedError(message="the socket is associated with another proxy")
             if not association.ready and self.gettimeout() != 0:
                 association.over.wait(self.gettimeout())
-            if association.error is not None:
+            if association.check() is not None:
                 self._report(association)
             return association
         if len(chain) > 1:
@@ -577,6 +586,12 @@ class DatagramSocket(SocksSocket):
                 message="datagrams cannot go through a chain of proxies",
                 hint="They would leave this machine for the last proxy's relay directly",
             )
+        try:
+            # refuses SOCKS4 and HTTP here and now, not in the background
+            handshake((chain[0], "0.0.0.0", 0), _UDP_ASSOCIATE).close()
+        except ProxyError as error:
+            name_the_leg(error, ((chain[0], *target),), 0)
+            raise
         association = Association(chain, self, target)
         self._association = association
         try:
@@ -698,13 +713,13 @@ class DatagramSocket(SocksSocket):
         association = self._association
         if association is None:
             return False
-        if not association.ready and association.error is None:
+        if not association.ready and association.check() is None:
             _discard(self)  # from whom, nobody checks yet
             if not association.over.wait(self.gettimeout()):
                 if self.gettimeout() == 0:
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
                 raise TimeoutError("timed out")
-        if association.error is not None:
+        if association.check() is not None:
             self._report(association)
         return True
 
@@ -751,7 +766,7 @@ class DatagramSocket(SocksSocket):
         association, sources = self._association, self._sources
         if association is None:  # closed by another thread
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        if association.error is not None:
+        if association.check() is not None:
             self._report(association)
         found = parse_header(data)
         peer = self._peer

@@ -789,27 +789,6 @@ def test_a_unix_socket_is_left_alone(server, tmp_path):
     assert server.requests == []
 
 
-def test_a_datagram_is_refused_rather_than_sent_around_the_proxy(server):
-    """By every method that would send one."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
-        target.bind(("127.0.0.1", 0))
-        target.settimeout(0.05)
-        address = target.getsockname()
-        with SocksSocket(socket.AF_INET, socket.SOCK_DGRAM, proxy=server.url("socks5h")) as sock:
-            for send in (
-                lambda: sock.sendto(b"x", address),
-                lambda: sock.sendto(b"x", 0, address),
-                lambda: sock.sendmsg([b"x"], [], 0, address),
-                lambda: sock.connect(address),
-                lambda: sock.send(b"x"),
-            ):
-                with pytest.raises(OSError):
-                    send()
-            assert sock.connect_ex(address) == errno.EOPNOTSUPP
-        with pytest.raises(TimeoutError):
-            target.recv(1)
-
-
 @pytest.mark.trap(26)
 def test_fast_open_does_not_slip_past_the_proxy(server, echo_server):
     """MSG_FASTOPEN connects and sends in one call: so it connects through the proxy."""
