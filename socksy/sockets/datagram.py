@@ -25,6 +25,7 @@ from time import monotonic
 
 from ..errors import (
     CommandNotSupportedError,
+    InvalidArgumentError,
     ProxyConnectionError,
     ProxyError,
     ProxyProtocolError,
@@ -786,7 +787,7 @@ class DatagramSocket(SocksSocket):
 
     # -- who is there
 
-    def connect(self, address: Any) -> None:
+    def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
         """Send to and receive from this destination only; makes the association at once.
 
         A datagram is taken from the destination's address and port, or, if it was given by name,
@@ -794,7 +795,10 @@ class DatagramSocket(SocksSocket):
 
         Raises:
             ProxyError: there is no association to be had.
+            InvalidArgumentError: early data are for streams.
         """
+        if early_data:
+            raise InvalidArgumentError("early_data is for stream sockets; datagrams can be sent")
         way = self._chain_for(address)
         if way is None:
             self._refuse_direct()

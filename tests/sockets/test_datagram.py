@@ -203,6 +203,11 @@ def test_any_size(server, echo, size):
         assert sock.recv(65535) == data
 
 
+def test_early_data_are_refused(server, echo):
+    with datagrams(server.url("socks5h")) as sock, pytest.raises(socksy.InvalidArgumentError):
+        sock.connect(echo, early_data=b"x")
+
+
 def test_too_much_is_too_long(server, echo):
     with datagrams(server.url("socks5h")) as sock:
         for connected in (False, True):
