@@ -415,7 +415,8 @@ class SocksSocket(socket.socket):
         self._bind_through(chain, host, port)
 
     def _bind_through(self, chain: Chain, host: str, port: int) -> None:
-        dial = Dial(self, self.gettimeout() or PATIENCE, self._local, self._options)
+        timeout = self.gettimeout()
+        dial = Dial(self, PATIENCE if timeout == 0 else timeout, self._local, self._options)
         _listening(self, run(dial.through(chain, host, port, _BIND)), dial, (host, port))
 
     def listen(self, *backlog: int) -> None:

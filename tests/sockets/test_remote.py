@@ -7,10 +7,12 @@ import select
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
 import socksy
+from socksy.sockets import stream
 from socksy.sockets.stream import SocksSocket
 
 from ..support import read_exactly, script, serving
@@ -472,6 +474,33 @@ def test_a_non_blocking_listen_waits_for_the_address(active):
     with socket.create_connection(sock.getsockname()):
         assert select.select([sock], [], [], 5)[0] == [sock]
         sock.accept()[0].close()
+
+
+def slow_to_bind(connection):
+    read_exactly(connection, 3)
+    connection.sendall(b"\5\0")
+    connection.recv(100)
+    threading.Event().wait(0.05)
+    connection.sendall(b"\5\0\0\1\x7f\0\0\1\x12\x34")
+    connection.recv(1)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "in_time"), [(None, True), (5, True), (0.01, False), (0, False)]
+)
+def test_how_long_the_proxy_may_take(active, monkeypatch, timeout, in_time):
+    """The timeout says it; None is for ever, and where there is none to be asked, three minutes."""
+    monkeypatch.setattr(stream, "PATIENCE", 0.01)
+    with serving(slow_to_bind) as address:
+        sock = active(proxy=f"socks5h://127.0.0.1:{address[1]}")
+        sock.settimeout(timeout)
+        if in_time:
+            sock.listen()
+            assert sock.getsockname() == ("127.0.0.1", 0x1234)
+        else:
+            with pytest.raises(socksy.ProxyTimeoutError):
+                sock.listen()
+        assert sock.gettimeout() == timeout
 
 
 def test_the_constructor_can_say_it_too(socks_server):
