@@ -17,27 +17,30 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 import sys
-from socket import SOCK_STREAM
+from functools import partial
+from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from .defaults import get_default_proxy
 from .errors import ProxyTimeoutError
 from .hosts import clean_host
-from .sockets.dial import POLLIN, run
-from .sockets.stream import UNSET, SocksSocket, chain_for, opening
+from .proxy import as_route
+from .sockets.dial import PATIENCE, POLLIN, run
+from .sockets.stream import UNSET, SocksSocket, _Unset, chain_for, opening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
     from typing import Any
 
     from .hosts import Host
-    from .proxy import ProxyLike
+    from .proxy import ProxyLike, Route
     from .sockets.dial import Wait
-    from .sockets.stream import _Unset
 
-__all__ = ["connect", "create_connection", "open_connection"]
+__all__ = ["connect", "create_connection", "create_datagram_endpoint", "open_connection"]
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+_DatagramProtocol = TypeVar("_DatagramProtocol", bound=asyncio.DatagramProtocol)
 _LIMIT = 2**16  # the buffer of asyncio's own open_connection
 _TLS_HANDSHAKE = "the TLS handshake"
 _TICK = 0.001  # seconds by which a timer may be early
@@ -175,6 +178,77 @@ async def open_connection(
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
 
+async def create_datagram_endpoint(
+    protocol_factory: Callable[[], _DatagramProtocol],
+    local_addr: tuple[str, int] | None = None,
+    remote_addr: tuple[Host, int] | None = None,
+    *,
+    family: int = 0,
+    proxy: ProxyLike | _Unset = UNSET,
+    timeout: float | None = None,
+) -> tuple[asyncio.DatagramTransport, _DatagramProtocol]:
+    """``loop.create_datagram_endpoint`` through a SOCKS5 proxy; returns transport and protocol.
+
+    With `remote_addr` the association with the proxy is there when this returns. Without, it is
+    made in the background when the first datagram is sent, and what goes wrong comes to the
+    protocol's `error_received`.
+
+    Args:
+        local_addr: where the datagrams leave from.
+        remote_addr: where ``transport.sendto(data)`` sends to; a name goes to the proxy as it is.
+        family: AF_INET or AF_INET6; by default that of the addresses, or AF_INET.
+        proxy: as for `connect`.
+        timeout: seconds for the association. None: 180.
+
+    Raises:
+        ProxyError: there is no association to be had; nothing was sent.
+        InvalidProxyError, InvalidTargetError: an argument is wrong; nothing was sent.
+    """
+    loop = asyncio.get_running_loop()
+    route: Route = get_default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
+    if remote_addr is not None:
+        route = chain_for(route, *remote_addr)
+    if route is None:
+        named: Any = remote_addr
+        return await loop.create_datagram_endpoint(
+            protocol_factory, local_addr, named, family=family
+        )
+    make = partial(_datagram_socket, route, family, local_addr, remote_addr, timeout)
+    sock = make() if remote_addr is None else await _in_thread(loop, make)
+    try:
+        protocol = protocol_factory()
+    except BaseException:
+        sock.close()
+        raise
+    # from here on the transport owns the socket
+    return await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
+
+
+def _datagram_socket(
+    route: Route,
+    family: int,
+    local_addr: tuple[str, int] | None,
+    remote_addr: tuple[Host, int] | None,
+    timeout: float | None,
+) -> SocksSocket:
+    """A non-blocking one; with a remote address, associated and connected."""
+    given = remote_addr or local_addr
+    if not family:
+        family = AF_INET6 if given is not None and ":" in clean_host(given[0]) else AF_INET
+    sock = SocksSocket(family, SOCK_DGRAM, proxy=route)
+    try:
+        if local_addr is not None:
+            sock.bind(local_addr)
+        if remote_addr is not None:
+            sock.settimeout(PATIENCE if timeout is None else timeout)
+            sock.connect(remote_addr)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def _tls_options(
     context: Any,
     server_hostname: str | None,
@@ -255,7 +329,7 @@ async def _connect_to(
 async def _drive(task: Generator[Wait, bool, SocksSocket]) -> SocksSocket:
     loop = asyncio.get_running_loop()
     if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
-        return await _drive_in_thread(loop, task)
+        return await _in_thread(loop, partial(run, task))
     driver = _Driver(loop, task)
     try:
         return await driver.outcome
@@ -269,16 +343,21 @@ async def _drive(task: Generator[Wait, bool, SocksSocket]) -> SocksSocket:
         del driver  # a failure would hold on to it, and it to the failure
 
 
-async def _drive_in_thread(
-    loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, SocksSocket]
+async def _in_thread(
+    loop: asyncio.AbstractEventLoop, make: Callable[[], SocksSocket]
 ) -> SocksSocket:
-    running = loop.run_in_executor(None, run, task)
+    running = loop.run_in_executor(None, make)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         # A thread cannot be stopped: it ends with its deadline, and what it made is not wanted.
-        running.add_done_callback(lambda done: done.exception() or done.result().close())
+        running.add_done_callback(_drop)
         raise
+
+
+def _drop(done: asyncio.Future[SocksSocket]) -> None:
+    if done.exception() is None:
+        done.result().close()
 
 
 class _Driver:
