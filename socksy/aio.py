@@ -5,7 +5,7 @@
     reader, writer = await aio.open_connection("example.com", 80, proxy="socks5h://127.0.0.1:1080")
 
 The handshake is the generator of `sockets.dial`, resumed by the loop's own callbacks: a connect
-takes one future and one timer, no task and no thread. (A name that has to be looked up here is, in
+takes one future, no task and no thread. (A name that has to be looked up here is, in
 a thread, as asyncio itself does it.)
 
 A loop without `add_reader`, such as Windows' proactor loop, runs the blocking driver in its
@@ -18,15 +18,17 @@ import asyncio
 import ssl as tls
 import sys
 from functools import partial
+from math import inf
 from socket import AF_INET, AF_INET6, SOCK_DGRAM, SOCK_STREAM
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
+from weakref import WeakKeyDictionary
 
 from .defaults import get_default_proxy
 from .errors import ProxyTimeoutError
 from .hosts import clean_host
 from .proxy import as_route
-from .sockets.dial import PATIENCE, POLLIN, run
+from .sockets.dial import MSG_PEEK, PATIENCE, POLLIN, recv, run
 from .sockets.stream import UNSET, SocksSocket, _Unset, chain_for, opening
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ _Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
 _DatagramProtocol = TypeVar("_DatagramProtocol", bound=asyncio.DatagramProtocol)
 _LIMIT = 2**16  # the buffer of asyncio's own open_connection
 _TLS_HANDSHAKE = "the TLS handshake"
+_TRIES = 4  # answers of a near proxy that are read without waiting, before others have their turn
 _TICK = 0.001  # seconds by which a timer may be early
 
 
@@ -360,14 +363,61 @@ def _drop(done: asyncio.Future[SocksSocket]) -> None:
         done.result().close()
 
 
+def _has_input(sock: SocksSocket) -> bool:
+    """Whether there is something to read, or to be told, already."""
+    try:
+        recv(sock, 1, MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:  # which whoever reads is told
+        pass
+    return True
+
+
+class _Clock:
+    """The deadlines of one loop, on one timer: most never come, and a timer each costs a tenth."""
+
+    __slots__ = ("__weakref__", "_next", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: set[_Driver] = set()
+        self._next = inf
+
+    def watch(self, driver: _Driver) -> None:
+        """Have the driver told when its time is up, unless it has left `waiting` by then."""
+        self.waiting.add(driver)
+        if driver.until < self._next - _TICK:
+            self._set(driver.until)
+
+    def _set(self, until: float) -> None:
+        self._next = until
+        # The handle is not kept: it would keep the loop, and the clock is kept with the loop.
+        asyncio.get_running_loop().call_later(until - monotonic(), self._ring, until)
+
+    def _ring(self, until: float) -> None:
+        if until != self._next:  # an earlier one was set later
+            return
+        self._next = inf
+        late = monotonic() + _TICK
+        for driver in [driver for driver in self.waiting if driver.until <= late]:
+            driver.expire()
+        soonest = min((driver.until for driver in self.waiting), default=inf)
+        if soonest < self._next - _TICK:
+            self._set(soonest)
+
+
+_clocks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Clock] = WeakKeyDictionary()
+
+
 class _Driver:
     """Resumes a task of `Dial` whenever its socket is ready, from the loop's callbacks.
 
     Attributes:
         outcome: a future of what the task returns or raises.
+        until: when the wait that is under way is over, on the clock of `time.monotonic`.
     """
 
-    __slots__ = ("_alarm", "_loop", "_task", "_timer", "_until", "_watched", "outcome")
+    __slots__ = ("_clock", "_loop", "_task", "_watched", "outcome", "until")
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, SocksSocket]
@@ -376,22 +426,32 @@ class _Driver:
         self._task = task
         # a socket, its number and the event
         self._watched: tuple[Any, int, int] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._alarm = self._until = 0.0
+        clock = _clocks.get(loop)
+        if clock is None:
+            clock = _clocks[loop] = _Clock()
+        self._clock = clock
+        self.until = inf
         self.outcome: asyncio.Future[SocksSocket] = loop.create_future()
         self._resume(None)
 
     def stop(self) -> None:
         """Let go of everything. Idempotent."""
         self._unwatch()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._clock.waiting.discard(self)
         self._task.close()
+
+    def expire(self) -> None:
+        """The time for what is waited for is up."""
+        self._unwatch()
+        self._resume(False)
 
     def _resume(self, came: bool | None) -> None:
         try:
             sock, event, until = self._task.send(came)  # type: ignore[arg-type]
+            for _ in range(_TRIES):
+                if event != POLLIN or type(sock) is not SocksSocket or not _has_input(sock):
+                    break
+                sock, event, until = self._task.send(True)
         except StopIteration as stop:
             self.stop()
             self.outcome.set_result(stop.value)
@@ -404,9 +464,8 @@ class _Driver:
                 self._unwatch()
                 self._watch(sock, event)
             assert until is not None  # there always is a deadline here
-            self._until = until
-            if self._timer is None or until < self._alarm - _TICK:
-                self._set_alarm()
+            self.until = until
+            self._clock.watch(self)
 
     def _watch(self, sock: Any, event: int) -> None:
         number = sock.fileno()
@@ -428,17 +487,3 @@ class _Driver:
         if watched is not None and not (watched[2] == POLLIN and type(watched[0]) is SocksSocket):
             self._unwatch()
         self._resume(True)
-
-    def _set_alarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._alarm = self._until
-        self._timer = self._loop.call_later(self._until - monotonic(), self._on_alarm)
-
-    def _on_alarm(self) -> None:
-        self._timer = None
-        if monotonic() < self._until - _TICK:  # it was set for a wait that is over
-            self._set_alarm()
-        else:
-            self._unwatch()
-            self._resume(False)

@@ -384,6 +384,23 @@ def test_the_deadline_passes_and_the_error_says_where(
     assert error.phase == phase
 
 
+def test_each_connect_has_its_own_deadline(socks_server_factory, echo_server):
+    """Whichever was set first; the others go on."""
+    server = socks_server_factory(faults=faults.stall_at(steps.METHOD_CHOICE))
+    over = []
+
+    async def connect(timeout):
+        with pytest.raises(socksy.ProxyTimeoutError):
+            await aio.connect(*echo_server, proxy=server.url(), timeout=timeout)
+        over.append(timeout)
+
+    async def main():
+        await asyncio.gather(*map(connect, (0.2, 0.1, 0.3)))
+
+    asyncio.run(main())
+    assert over == [0.1, 0.2, 0.3]
+
+
 def test_the_deadline_covers_the_tls_handshake(server, silent, trusting):
     error = failure(aio.open_connection(*silent, proxy=server.url(), ssl=trusting, timeout=0.2))
 
@@ -434,6 +451,14 @@ def test_errors_say_what_happened(server, socks_server_factory, echo_server):
         (socksy.NameLookupError, "unknown.invalid", 80, server.url("socks5")),
     ):
         assert type(failure(aio.open_connection(host, port, proxy=proxy, timeout=5))) is expected
+
+
+@pytest.mark.parametrize("phase", [steps.METHOD_CHOICE, steps.REPLY])
+def test_a_proxy_that_breaks_the_connection(socks_server_factory, echo_server, phase):
+    server = socks_server_factory(faults=faults.reset_at(phase))
+    error = failure(aio.open_connection(*echo_server, proxy=server.url(), timeout=5))
+
+    assert (type(error), error.phase) == (socksy.ProxyProtocolError, phase)
 
 
 @pytest.mark.parametrize(
