@@ -182,6 +182,31 @@ def addresses_of_the_proxy(monkeypatch, *addresses):
     monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments: found)
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_an_answer_may_or_may_not_be_here_already(server, echo_server, monkeypatch, seen):
+    """It is looked for before waiting; a look that is wrong does no harm."""
+    monkeypatch.setattr(aio, "_has_input", lambda sock: seen)
+
+    async def main():
+        return await hello(*await aio.open_connection(*echo_server, proxy=server.url()))
+
+    assert asyncio.run(main()) == BANNER + b"ping"
+
+
+def test_a_connection_that_breaks_just_then(server, echo_server, monkeypatch):
+    """Whoever reads next is told."""
+
+    def broken(*arguments):
+        raise ConnectionResetError
+
+    monkeypatch.setattr(aio, "recv", broken)
+
+    async def main():
+        return await hello(*await aio.open_connection(*echo_server, proxy=server.url()))
+
+    assert asyncio.run(main()) == BANNER + b"ping"
+
+
 @pytest.mark.parametrize("dead", ["refuses", "is silent"])
 def test_each_address_of_the_proxy_is_tried(server, echo_server, monkeypatch, dead):
     """One that refuses, or whose full backlog takes its share of the time, and then a good one."""
@@ -576,11 +601,12 @@ def test_a_thread_does_it_then(server, echo_server):
     assert run_blind(main) == BANNER
 
 
+@pytest.mark.parametrize("fault", [faults.stall_at, lambda phase: faults.pause_before(phase, 0.1)])
 def test_a_thread_that_nobody_waits_for_any_more_closes_its_socket(
-    socks_server_factory,
-    echo_server,
+    socks_server_factory, echo_server, fault
 ):
-    server = socks_server_factory(faults=faults.stall_at(steps.METHOD_CHOICE))
+    """Whether it fails or succeeds."""
+    server = socks_server_factory(faults=fault(steps.METHOD_CHOICE))
 
     async def main():
         opening = asyncio.ensure_future(aio.connect(*echo_server, proxy=server.url(), timeout=0.2))

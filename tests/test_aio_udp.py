@@ -15,6 +15,7 @@ from .support import eventually, unused_port
 NAME = "only-the-proxy-knows.test"
 
 no_descriptor_is_left = shared.no_descriptor_is_left
+pytestmark = pytest.mark.usefixtures("the_thread_ends")
 
 
 @pytest.fixture
