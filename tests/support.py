@@ -77,6 +77,31 @@ def echo(connection):
         connection.sendall(data)
 
 
+@contextlib.contextmanager
+def echoing(family=socket.AF_INET):
+    """A UDP server that sends back what it gets; its address. An empty datagram ends it."""
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+
+        def serve():
+            while True:
+                data, source = sock.recvfrom(65535)
+                if not data and source == closer:
+                    return
+                sock.sendto(data, source)
+
+        with socket.socket(family, socket.SOCK_DGRAM) as ending:
+            ending.bind((sock.getsockname()[0], 0))
+            closer = ending.getsockname()
+            thread = threading.Thread(target=serve)
+            thread.start()
+            try:
+                yield sock.getsockname()[:2]
+            finally:
+                ending.sendto(b"", sock.getsockname())
+                thread.join(5)
+
+
 def serve_web(connection):
     """Answer one HTTP request, whatever it is, with the two bytes "ok"."""
     heard = b""

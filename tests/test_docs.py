@@ -1,8 +1,8 @@
 """Every example of the README and of docs/ runs, against a proxy and servers on loopback.
 
 An example runs as it stands, in a process of its own, but for the addresses: ``127.0.0.1:1080`` is
-an embedded proxy that knows example.com, with a web server at port 80 and another with TLS at 443;
-port 81 is closed. What a comment ``# prints ...`` announces must be in its output.
+an embedded proxy that knows example.com, with a web server at port 80, another with TLS at 443, and
+a UDP echo at 7; port 81 is closed. What a comment ``# prints ...`` announces must be in its output.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from .support import run_example, serve_web, serving
+from .support import echoing, run_example, serve_web, serving
 
 ROOT = Path(__file__).parent.parent
 #: their libraries are not there in the unit tests: integration/ runs these pages
@@ -53,9 +53,14 @@ def run_behind_a_proxy(example, socks_server_factory, tls, tmp_path):
         with tls[0].wrap_socket(connection, server_side=True) as secure:
             serve_web(secure)
 
-    with serving(serve_web) as web, serving(serve_tls) as secure:
+    with serving(serve_web) as web, serving(serve_tls) as secure, echoing() as datagrams:
         server = socks_server_factory(
-            names={"example.com": "127.0.0.1", "example.com:80": web, "example.com:443": secure}
+            names={
+                "example.com": "127.0.0.1",
+                "example.com:80": web,
+                "example.com:443": secure,
+                "example.com:7": datagrams,
+            }
         )
         run_example(example, server.address, tls[1], tmp_path)
 

@@ -28,7 +28,7 @@ from socksy.testing.faults import (
     stray_datagrams,
 )
 
-from ..support import eventually, read_exactly, serving, unused_port
+from ..support import echoing, eventually, read_exactly, serving, unused_port
 
 NAME = "only-the-proxy-knows.test"
 RUNT, FRAGMENT = b"\0\0\0", b"\0\0\1\1\x7f\0\0\1\0\1x"
@@ -39,31 +39,6 @@ RSV, ATYP = b"\1\0\0\1\x7f\0\0\1\0\1x", b"\0\0\0\7" + bytes(9)
 def the_thread_ends_soon(monkeypatch):
     """Otherwise each test would wait for it."""
     monkeypatch.setattr(pending, "_IDLE", 0.01)
-
-
-@contextlib.contextmanager
-def echoing(family=socket.AF_INET):
-    """A UDP server that sends back what it gets; its address. An empty datagram ends it."""
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-
-        def serve():
-            while True:
-                data, source = sock.recvfrom(65535)
-                if not data and source == closer:
-                    return
-                sock.sendto(data, source)
-
-        with socket.socket(family, socket.SOCK_DGRAM) as ending:
-            ending.bind((sock.getsockname()[0], 0))
-            closer = ending.getsockname()
-            thread = threading.Thread(target=serve)
-            thread.start()
-            try:
-                yield sock.getsockname()[:2]
-            finally:
-                ending.sendto(b"", sock.getsockname())
-                thread.join(5)
 
 
 @pytest.fixture
