@@ -4,8 +4,9 @@
 
 One asyncio loop starts so many connects at once, each of which takes that long, first directly,
 then through a proxy. A task that sleeps for a millisecond again and again sees how late it is woken
-up. Printed are the longest delay, the processor time of the process, and the number of threads.
-Proxy and target are in a process of their own. "direct" connects at once and then waits as long.
+up. Printed are the longest delay while the connects are made and while they are pending, the
+processor time of the process, and its threads. Proxy and target are in a process of their own.
+"direct" connects at once and then waits as long.
 
 A blocking socket in each connect would make that `count` times `seconds`.
 """
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 import socksy
 
+START = 0.05  # seconds
 Connect = Callable[[], Awaitable[None]]
 
 
@@ -59,7 +61,8 @@ def serve(pipe: Connection, seconds: float) -> None:
 
 
 class Measured(NamedTuple):
-    stall: float
+    starting: float  # the longest delay in the first 50 ms, when so many connects are made at once
+    pending: float  # and after that, up to the end of the last one
     cpu: float
     threads: int
     took: float
@@ -67,15 +70,17 @@ class Measured(NamedTuple):
 
 async def measure(connect: Connect, count: int) -> Measured:
     """Many connects at once, and a task that wants to be woken up every millisecond."""
-    longest, most_threads = 0.0, 0
+    longest, most_threads = [0.0, 0.0], 0
+    began = None
     done = False
 
     async def watch() -> None:
-        nonlocal longest, most_threads
+        nonlocal most_threads
         while not done:
             before = time.perf_counter()
             await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - before - 0.001)
+            phase = began is not None and before - began > START
+            longest[phase] = max(longest[phase], time.perf_counter() - before - 0.001)
             most_threads = max(most_threads, threading.active_count())
 
     watching = asyncio.ensure_future(watch())
@@ -85,7 +90,7 @@ async def measure(connect: Connect, count: int) -> Measured:
     took, cpu = time.perf_counter() - began, time.process_time() - cpu
     done = True
     await watching
-    return Measured(longest, cpu, most_threads, took)
+    return Measured(*longest, cpu, most_threads, took)
 
 
 def ways(proxy: str, target: tuple[str, int], seconds: float) -> dict[str, Connect]:
@@ -106,6 +111,12 @@ def ways(proxy: str, target: tuple[str, int], seconds: float) -> dict[str, Conne
     return {"direct": direct, "SocksSocket": through}
 
 
+def stalls(found: list[Measured], phase: str) -> str:
+    """Median and worst of all rounds, in milliseconds."""
+    times = [getattr(one, phase) * 1000 for one in found]
+    return f"{statistics.median(times):.1f} / {max(times):.1f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=300)
@@ -121,18 +132,17 @@ def main() -> None:
     server.start()
     proxy, target = ours.recv()
     print(f"{arguments.count} connects at once, of {arguments.seconds} s each")
-    print(f"{'':14}{'longest stall (ms)':>24}{'processor (ms)':>17}{'threads':>9}{'took (s)':>10}")
-    print(f"{'':14}{'median':>14}{'worst':>10}")
+    print(f"{'':14}{'longest stall (ms), median / worst':>40}{'processor':>12}")
+    print(f"{'':14}{'starting':>18}{'pending':>22}{'(ms)':>12}{'threads':>9}{'took (s)':>10}")
     for name, connect in ways(
         f"socks5h://{proxy[0]}:{proxy[1]}", target, arguments.seconds
     ).items():
         found = [
             asyncio.run(measure(connect, arguments.count)) for _ in range(arguments.rounds + 1)
         ][1:]
-        stalls = [one.stall * 1000 for one in found]
         print(
-            f"{name:14}{statistics.median(stalls):14.1f}{max(stalls):10.1f}"
-            f"{statistics.median(one.cpu for one in found) * 1000:17.0f}"
+            f"{name:14}{stalls(found, 'starting'):>18}{stalls(found, 'pending'):>22}"
+            f"{statistics.median(one.cpu for one in found) * 1000:12.0f}"
             f"{max(one.threads for one in found):9}"
             f"{statistics.median(one.took for one in found):10.2f}"
         )
