@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
     Attributes:
         value: the number, as the issue defines it.
-        least, aim: what it should be; `upwards` if more is better.
+        least, aim: what it should be; more is better if the aim is above the least.
         others: the same number of the peers.
     """
 
@@ -33,7 +33,6 @@ class Line(NamedTuple):
     value: float
     least: float | None
     aim: float | None
-    upwards: bool
     others: dict[str, float]
 
     @property
@@ -42,7 +41,7 @@ class Line(NamedTuple):
         if self.least is None or self.aim is None:
             return ""
         for limit, text in ((self.aim, "aim"), (self.least, "at least")):
-            if (self.value >= limit) if self.upwards else (self.value <= limit):
+            if (self.value >= limit) if self.aim > self.least else (self.value <= limit):
                 return text
         return "MISSED"
 
@@ -59,7 +58,7 @@ def measure(quick: bool, wanted: list[str]) -> tuple[list[Line], dict[str, Any]]
             for name, numbers in section.run(port, relay, quick):
                 value, others = numbers["value"], numbers.get("others", {})
                 least, aim = section.targets.get(name) or section.targets.get("", (None, None))
-                lines.append(Line(name, value, least, aim, section.upwards, others))
+                lines.append(Line(name, value, least, aim, others))
                 raw[name] = numbers
     return lines, raw
 

@@ -170,6 +170,27 @@ async def _exactly_async(loop: Any, sock: socket.socket, count: int) -> bytes:
     return data
 
 
+async def streams_by_hand(port: int) -> asyncio.StreamWriter:
+    """A SOCKS5 handshake on asyncio's streams."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"\5\1\0")
+    _expect(await reader.readexactly(2), b"\5\0")
+    writer.write(_REQUEST)
+    _expect(await reader.readexactly(10), b"\5\0")
+    return writer
+
+
+def streams_by_socksy(port: int) -> Callable[[int], Awaitable[asyncio.StreamWriter]]:
+    """The same with socksy.aio."""
+    proxy = socksy.Proxy.from_url(f"socks5h://127.0.0.1:{port}")
+
+    async def connect(_: int) -> asyncio.StreamWriter:
+        _, writer = await aio.open_connection(NAME, PORT, proxy=proxy)
+        return writer
+
+    return connect
+
+
 def asyncio_by_socksy(port: int) -> Callable[[int], Awaitable[socket.socket]]:
     """The same with socksy.aio."""
     proxy = socksy.Proxy.from_url(f"socks5h://127.0.0.1:{port}")

@@ -36,7 +36,6 @@ class Section(NamedTuple):
     name: str
     run: Callable[[int, int, bool], Found]
     targets: dict[str, tuple[float, float]]
-    upwards: bool = False
 
 
 def _ratios(found: dict[str, list[float]], base: str = BASE) -> dict[str, Any]:
@@ -187,29 +186,32 @@ print(process_time() - began, len(sys.modules) - before)
 
 
 def asyncio_handshakes(port: int, relay: int, quick: bool) -> Found:
-    """CPU time, over that of the asyncio client written by hand."""
-    with asyncio.Runner() as runner:
-        by_socksy = clients.asyncio_by_socksy(port)
+    """CPU time, over that of the asyncio client written by hand: with streams, and with sockets."""
 
-        async def repeat(connect: Any) -> None:
-            for _ in range(20):
-                (await connect(port)).close()
+    async def repeat(connect: Any) -> None:
+        for _ in range(20):
+            (await connect(port)).close()
 
+    for kind, by_hand, by_socksy in (
+        ("streams", clients.streams_by_hand, clients.streams_by_socksy(port)),
+        ("sockets", clients.asyncio_by_hand, clients.asyncio_by_socksy(port)),
+    ):
         found: dict[str, list[float]] = {BASE: [], "socksy": []}
-        both = {BASE: clients.asyncio_by_hand, "socksy": by_socksy}
-        gc.disable()
-        for connect in both.values():
-            runner.run(repeat(connect))
-        for _ in range(40 if quick else 200):
-            for name, connect in both.items():
-                began = process_time()
+        both: dict[str, Any] = {BASE: by_hand, "socksy": by_socksy}
+        with asyncio.Runner() as runner:
+            gc.disable()
+            for connect in both.values():
                 runner.run(repeat(connect))
-                found[name].append((process_time() - began) / 20 * 1e6)
-        gc.enable()
-    yield "asyncio handshake", _ratios(found)
+            for _ in range(40 if quick else 200):
+                for name, connect in both.items():
+                    began = process_time()
+                    runner.run(repeat(connect))
+                    found[name].append((process_time() - began) / 20 * 1e6)
+            gc.enable()
+        yield f"asyncio handshake, {kind}", _ratios(found)
 
 
-def many(count: int) -> Callable[[int, int, bool], Found]:
+def many(kind: str, count: int) -> Callable[[int, int, bool], Found]:
     """So many asyncio connections at once, each client in a fresh process."""
 
     def run(port: int, relay: int, quick: bool) -> Found:
@@ -217,18 +219,19 @@ def many(count: int) -> Callable[[int, int, bool], Found]:
         sizes: dict[str, list[float]] = {name: [] for name in CLIENTS}
         for _ in range(3 if quick else 9):
             for name in CLIENTS:
-                command = [sys.executable, "-m", "benchmarks.many", name, str(port), str(count)]
+                command = [sys.executable, "-m", "benchmarks.many", kind, name]
+                command += [str(port), str(count)]
                 done = subprocess.run(command, capture_output=True, check=True)
                 speed, size = map(float, done.stdout.split())
                 speeds[name].append(speed)
                 sizes[name].append(size)
         speed, size = _medians(speeds), _medians(sizes)
         yield (
-            f"{count} at once, opened per second",
+            f"{count} asyncio {kind} at once, opened per second",
             {"value": round(speed["socksy"] / speed[BASE], 3), "per second": speeds},
         )
         yield (
-            f"{count} at once, KiB each",
+            f"{count} asyncio {kind} at once, KiB each",
             {"value": round(size["socksy"] / size[BASE], 3), "KiB": sizes},
         )
 
@@ -290,7 +293,7 @@ SECTIONS = [
             "system calls, SOCKS5, timeout": (16, 15),
         },
     ),
-    Section("transfers", transfers, {"": (0.98, 1.0)}, True),
+    Section("transfers", transfers, {"": (0.98, 1.0)}),
     Section(
         "imports",
         imports,
@@ -298,9 +301,16 @@ SECTIONS = [
     ),
     Section("asyncio handshake", asyncio_handshakes, {"": (1.20, 1.10)}),
     *(
-        section
+        Section(
+            f"many {kind}, {count}",
+            many(kind, count),
+            {
+                f"{count} asyncio {kind} at once, opened per second": (0.85, 0.95),
+                f"{count} asyncio {kind} at once, KiB each": (1.15, 1.05),
+            },
+        )
+        for kind in ("streams", "sockets")
         for count in (1000, 5000)
-        for section in (Section(f"{count} at once", many(count), {}),)
     ),
-    Section("requests", requests_per_second, {"": (0.80, 0.85)}, True),
+    Section("requests", requests_per_second, {"": (0.80, 0.85)}),
 ]

@@ -181,12 +181,12 @@ class Dial:
         own, proxy = self._own, chain[0]
         timeout, deadline = own.gettimeout(), self.deadline
         if (
-            len(chain) > 1
-            or proxy.endpoint is None
-            or family_of(own) != _IPV4
-            or proxy.pipelined
-            or timeout == 0
+            timeout == 0
             or (timeout is None) != (deadline is None)
+            or proxy.endpoint is None  # and the rest as in _fits, without a call
+            or len(chain) > 1
+            or proxy.pipelined
+            or family_of(own) != _IPV4
             or (proxy.scheme in _LOCAL_DNS and pack_ip(host) is None)
         ):
             return run(self.through(chain, host, port, command))  # type: ignore[no-any-return]
@@ -219,6 +219,17 @@ class Dial:
             self.spare = None
         self._spent = False
 
+    def _fits(self, chain: Chain, host: str) -> bool:
+        """Whether nothing is special, as `now` has it."""
+        proxy = chain[0]
+        return (
+            proxy.endpoint is not None
+            and len(chain) == 1
+            and family_of(self._own) == _IPV4
+            and not proxy.pipelined
+            and (proxy.scheme not in _LOCAL_DNS or pack_ip(host) is not None)
+        )
+
     def through(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
@@ -230,7 +241,9 @@ class Dial:
         own = self._own
         timeout = own.gettimeout()
         attempt: Attempting = self.attempt
-        if any(proxy.pipelined for proxy in chain):
+        if self.deadline is not None and self._fits(chain, host):
+            attempt = self._straight
+        elif any(proxy.pipelined for proxy in chain):
             from . import pipelining
 
             attempt = partial(pipelining.attempt, self)
@@ -307,6 +320,30 @@ class Dial:
         except ProxyError as error:
             if error.proxy is None:
                 name_the_leg(error, legs, 0)
+            raise
+
+    def _straight(
+        self, chain: Chain, host: str, port: int, command: int
+    ) -> Generator[Wait, bool, Address]:
+        """`attempt` if nothing is special: with the least generators, which hundreds may be in."""
+        own, proxy, deadline = self._own, chain[0], self.deadline
+        self.legs = legs = ((proxy, host, port),)
+        assert proxy.endpoint is not None
+        try:
+            talk = handshake(legs[0], command, self.early_data)
+            self._spent = True
+            number = _connect_ex(own, proxy.endpoint)
+            if number in _IN_PROGRESS:
+                if not (yield own, POLLOUT, deadline):
+                    raise ProxyTimeoutError(phase=CONNECTING)
+                number = own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                exc = OSError(number, os.strerror(number))
+                self._leave_alone_if_in_use(exc)
+                raise _unreachable(exc, 1) from exc
+            return (yield from drive(own, talk, deadline))  # type: ignore[no-any-return]
+        except ProxyError as error:
+            name_the_leg(error, legs, 0)
             raise
 
     def _legs(self, chain: Chain, host: str, port: int) -> Generator[Wait, bool, tuple[Leg, ...]]:
