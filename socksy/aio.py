@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .hosts import Host
-    from .proxy import ProxyLike, Route
+    from .proxy import Proxy, ProxyLike, Route
     from .sockets.dial import Wait
 
 __all__ = ["connect", "create_connection", "create_datagram_endpoint", "open_connection"]
@@ -137,9 +137,7 @@ async def create_connection(
     except ConnectionAbortedError as exc:  # what asyncio raises for ssl_handshake_timeout
         if timeout is None or monotonic() < deadline - _TICK:
             raise
-        error = ProxyTimeoutError(phase=_TLS_HANDSHAKE)
-        error.proxy, error.target = str(chain[-1]), (clean_host(host), port)
-        raise error from exc
+        raise _tls_timed_out(chain[-1], host, port) from exc
 
 
 async def open_connection(
@@ -277,6 +275,12 @@ def _tls_options(
     if shutdown_timeout is not None and sys.version_info < (3, 11):
         raise ValueError("ssl_shutdown_timeout needs Python 3.11")
     return {"ssl": context, **options}
+
+
+def _tls_timed_out(proxy: Proxy, host: Host, port: int) -> ProxyTimeoutError:
+    error = ProxyTimeoutError(phase=_TLS_HANDSHAKE)
+    error.proxy, error.target = str(proxy), (clean_host(host), port)
+    return error
 
 
 # -- direct connections
