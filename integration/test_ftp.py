@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ftplib
 import io
 import os
-import socket
 import threading
-import types
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -55,34 +53,15 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
             yield server.url
 
 
-def substitute(proxy: str) -> types.ModuleType:
-    """What ftplib finds as `socket`: the same, but with sockets that go through the proxy."""
-
-    class Active(socksy.SocksSocket):
-        remote_bind = True
-
-    def create_connection(address: Any, timeout: Any = 10, source_address: Any = None) -> Active:
-        sock = Active(proxy=proxy)
-        sock.settimeout(timeout)
-        sock.connect(address)
-        return sock
-
-    def create_server(address: Any, *, family: int = -1, backlog: int = 5) -> Active:
-        sock = Active(family, proxy=proxy)
-        try:
-            sock.bind(address)
-            sock.listen(backlog)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-
-    module = types.ModuleType("socket")
-    module.__dict__.update(vars(socket))
-    module.__dict__.update(
-        socket=Active, create_connection=create_connection, create_server=create_server
-    )
-    return module
+@contextlib.contextmanager
+def active_ftp(proxy: str) -> Iterator[ftplib.FTP]:
+    """An unmodified ftplib, which has the server connect back."""
+    with (
+        socksy.wrap_module(ftplib, proxy=proxy, bypass=(), remote_bind=True),
+        ftplib.FTP(timeout=10) as ftp,
+    ):
+        ftp.set_pasv(False)
+        yield ftp
 
 
 @pytest.mark.parametrize("scheme", ["socks4", "socks4a", "socks5", "socks5h"])
@@ -90,14 +69,11 @@ def test_ftplib_in_active_mode(
     proxy: Callable[[str], str],
     ftp_server: tuple[str, int],
     scheme: str,
-    monkeypatch: pytest.MonkeyPatch,
 ):
     """List, fetch and store, each over a connection of its own that the server makes."""
-    monkeypatch.setattr(ftplib, "socket", substitute(proxy(scheme)))
-    with ftplib.FTP(timeout=10) as ftp:
+    with active_ftp(proxy(scheme)) as ftp:
         ftp.connect(*ftp_server)
         ftp.login("user", "secret")
-        ftp.set_pasv(False)
         assert ftp.nlst() == ["file"]
         fetched = io.BytesIO()
         ftp.retrbinary("RETR file", fetched.write)
@@ -109,14 +85,10 @@ def test_ftplib_in_active_mode(
         assert fetched.getvalue() == sent
 
 
-def test_a_proxy_without_bind(
-    url: Url, ftp_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_proxy_without_bind(url: Url, ftp_server: tuple[str, int]):
     """The error says what the proxy cannot do; nothing listens here instead."""
-    monkeypatch.setattr(ftplib, "socket", substitute(url("socks5h", "microsocks")))
-    with ftplib.FTP(timeout=10) as ftp:
+    with active_ftp(url("socks5h", "microsocks")) as ftp:
         ftp.connect(*ftp_server)
         ftp.login("user", "secret")
-        ftp.set_pasv(False)
         with pytest.raises(socksy.CommandNotSupportedError):
             ftp.nlst()
