@@ -15,6 +15,7 @@ destinations that would be direct: their answers could not come in.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import select
@@ -176,9 +177,9 @@ class Association:
             for name, value in _KEEPALIVE:
                 if hasattr(socket, name):
                     control.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        self.names = _connect_to_relay(sock, relay)
-        _discard(sock)  # what came before the kernel knew whom to listen to
         with self._lock:
+            self.names = _connect_to_relay(sock, relay)
+            _discard(sock)  # what came before the kernel knew whom to listen to
             for datagram in self._queue:
                 try:
                     _send(sock, datagram)
@@ -199,6 +200,12 @@ class Association:
                 self._queue.append(datagram)
             else:
                 self.dropped += 1
+
+    def discard(self, sock: DatagramSocket) -> None:
+        """Throw away what comes from nobody knows whom, as long as that is so."""
+        with self._lock:
+            if not self.ready:
+                _discard(sock)
 
     # -- its end
 
@@ -616,7 +623,7 @@ class DatagramSocket(SocksSocket):
             self._go_dead()
         if isinstance(error, ProxyError):
             self.last_error = error
-        raise error
+        raise copy.copy(error)  # with a traceback, it would keep the association alive
 
     def _go_live(self, association: Association) -> None:
         self._headers = association.headers
@@ -715,7 +722,7 @@ class DatagramSocket(SocksSocket):
         if association is None:
             return False
         if not association.ready and association.check() is None:
-            _discard(self)  # from whom, nobody checks yet
+            association.discard(self)
             if not association.over.wait(self.gettimeout()):
                 if self.gettimeout() == 0:
                     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
