@@ -92,10 +92,12 @@ class SocksAdapter(HTTPAdapter):
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
         """As in requests, with the errors described above."""
+        proxies = self._proxies_for(request, proxies)
+        if all(_is_socks(proxy) for proxy in proxies.values()):
+            # requests adds it to what it redirects, and here only the target would read it
+            request.headers.pop("Proxy-Authorization", None)
         try:
-            return super().send(
-                request, stream, timeout, verify, cert, self._proxies_for(request, proxies)
-            )
+            return super().send(request, stream, timeout, verify, cert, proxies)
         except RequestException as exc:
             ours = ours_behind(exc)
             if ours is None:

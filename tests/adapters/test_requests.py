@@ -129,6 +129,23 @@ def test_proxies_of_a_request_go_before_the_own_proxy(server, sites, clean_envir
     assert len(server.requests) == 1
 
 
+@pytest.mark.trap(44)
+@pytest.mark.parametrize("own", [True, False])
+def test_a_redirect_tells_the_site_no_credentials(
+    socks_server_factory, sites, clean_environment, own
+):
+    """requests adds a Proxy-Authorization to what it redirects, which is for HTTP proxies."""
+    server = socks_server_factory(users={"alice": "secret"})
+    clean_environment.setenv("http_proxy", server.url())
+    with session_with(*([server.url()] if own else [])) as session:
+        there = sites["http"].url("/there")
+        assert session.get(sites["http"].url(f"/away?{there}")).text == "hello"
+
+    (_, first), (_, second) = sites["http"].heard
+    assert "Proxy-Authorization" not in first
+    assert "Proxy-Authorization" not in second
+
+
 def test_the_default_proxy_goes_last(server, sites, clean_environment):
     with session_with() as session, socksy.using(server.url()):
         session.get(sites["http"].url(host=NAME))
