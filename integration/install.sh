@@ -8,8 +8,10 @@ packages=(
   dante-server microsocks openssh-server putty-tools shadowsocks-libev tor v2ray
   # clients
   connect-proxy curl ncat netcat-openbsd openssh-client privoxy proxychains4 socat
-  # counts system calls
+  # watches system calls, and counts them
   strace
+  # what a patched program talks to
+  redis-server
   # `ip netns`, for integration/run
   iproute2
 )

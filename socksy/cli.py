@@ -129,6 +129,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="refuse what would go around the proxy all the same (default: yes)",
     )
+    way.add_argument(
+        "--remote-bind",
+        action="store_true",
+        help="listen at the proxy, for protocols whose server connects back, as active FTP",
+    )
     what = parser.add_argument_group("what to run")
     what.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="a module, as python -m")
     what.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="code, as python -c")
@@ -146,7 +151,8 @@ def _run(arguments: argparse.Namespace) -> int:
         proxies = [run.TOR]
     command = run.command(arguments.module, arguments.code, arguments.command)
     bypass = None if arguments.bypass is None else arguments.bypass.replace(",", " ").split()
-    return run.execute(command, run.environment(proxies, bypass, arguments.guard))
+    env = run.environment(proxies, bypass, guard=arguments.guard, remote_bind=arguments.remote_bind)
+    return run.execute(command, env)
 
 
 # -- serve

@@ -62,13 +62,18 @@ def command(
 
 
 def environment(
-    proxies: Sequence[str], bypass: Sequence[str] | None, guard: bool
+    proxies: Sequence[str],
+    bypass: Sequence[str] | None = None,
+    *,
+    guard: bool = True,
+    remote_bind: bool = False,
 ) -> dict[str, str]:
     """The environment in which a program runs patched.
 
     Args:
         proxies: URLs, the nearest first; none for what the environment names.
         bypass: rules; None for the default ones.
+        guard, remote_bind: as for `wrap_module`.
 
     Raises:
         InvalidProxyError, InvalidArgumentError: one is wrong, or there is no proxy.
@@ -80,7 +85,11 @@ def environment(
         if found is None:
             raise InvalidProxyError("there is no proxy: give --proxy or --tor, or set all_proxy")
         proxies = [found.to_url(with_credentials=True)]
-    settings: dict[str, Any] = {"proxy": list(proxies), "guard": guard}
+    settings: dict[str, Any] = {
+        "proxy": list(proxies),
+        "guard": guard,
+        "remote_bind": remote_bind,
+    }
     if bypass is not None:
         settings["bypass"] = list(Bypass(bypass).rules)
     return children.environment(settings, str(_STARTUP), os.environ)

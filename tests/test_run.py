@@ -163,21 +163,36 @@ def executed(monkeypatch):
     return found
 
 
+TOLD = {"proxy": [run.TOR], "guard": True, "remote_bind": False}
+
+
 @pytest.mark.parametrize(
     ("options", "settings"),
     [
-        (["--tor"], {"proxy": [run.TOR], "guard": True}),
-        (["--proxy", "socks4://h"], {"proxy": ["socks4://h"], "guard": True}),
+        (["--tor"], TOLD),
+        (["--proxy", "socks4://h"], {"proxy": ["socks4://h"], "guard": True, "remote_bind": False}),
         (
             ["--proxy", "socks5://a", "--proxy", "http://b", "--no-guard"],
-            {"proxy": ["socks5://a", "http://b"], "guard": False},
+            {"proxy": ["socks5://a", "http://b"], "guard": False, "remote_bind": False},
         ),
         (
             ["--tor", "--bypass", "a.test,10.0.0.0/8 b"],
-            {"proxy": [run.TOR], "guard": True, "bypass": ["a.test", "10.0.0.0/8", "b"]},
+            {
+                "proxy": [run.TOR],
+                "guard": True,
+                "remote_bind": False,
+                "bypass": ["a.test", "10.0.0.0/8", "b"],
+            },
         ),
-        (["--tor", "--bypass", ""], {"proxy": [run.TOR], "guard": True, "bypass": []}),
-        ([], {"proxy": ["socks5h://u:p@env.test:1080"], "guard": True}),
+        (
+            ["--tor", "--remote-bind"],
+            {"proxy": [run.TOR], "guard": True, "remote_bind": True},
+        ),
+        (
+            ["--tor", "--bypass", ""],
+            {"proxy": [run.TOR], "guard": True, "remote_bind": False, "bypass": []},
+        ),
+        ([], {"proxy": ["socks5h://u:p@env.test:1080"], "guard": True, "remote_bind": False}),
     ],
 )
 def test_options(executed, monkeypatch, options, settings):
@@ -217,6 +232,6 @@ def test_bad_usage(executed, monkeypatch, capsys, arguments, said):
 
 def test_a_program_that_cannot_be_executed(tmp_path, monkeypatch, capsys):
     (tmp_path / "script").write_text(f"#!{sys.executable}\n")
-    env = run.environment([run.TOR], None, True)
+    env = run.environment([run.TOR])
     with pytest.raises(socksy.InvalidArgumentError, match="cannot be run: Permission denied"):
         run.execute([str(tmp_path / "script")], env)

@@ -23,8 +23,10 @@ import errno
 import heapq
 import itertools
 import os
+import select
 import selectors
 import socket
+import sys
 import threading
 import weakref
 from collections import deque
@@ -245,6 +247,34 @@ def _drain(peer: socket.socket) -> None:
         pass
 
 
+# Twisted changes an epoll registration that it has made, which is gone with the placeholder. (Other
+# loops make a new one, or ask for one event only.)
+_WANTS_ITS_EPOLL = "twisted.internet.epollreactor"
+
+
+def _epolls_of(number: int) -> list[tuple[int, int]]:
+    """The epoll descriptors that watch a number, and for which events: see proc(5), fdinfo."""
+    if _WANTS_ITS_EPOLL not in sys.modules:
+        return []
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
+                continue
+            with open(f"/proc/self/fdinfo/{name}", encoding="ascii") as file:
+                lines = [line.split() for line in file if line.startswith("tfd:")]
+        except OSError:  # closed meanwhile
+            continue
+        found += [(int(name), int(words[3], 16)) for words in lines if int(words[1]) == number]
+    return found
+
+
+def _watch_again(number: int, watchers: list[tuple[int, int]]) -> None:
+    for epoll, events in watchers:
+        with select.epoll.fromfd(os.dup(epoll)) as copy:
+            copy.register(number, events)
+
+
 class _State:
     """What a pending socket knows."""
 
@@ -288,7 +318,9 @@ class Pending(socket.socket):
         if not state.in_place:
             state.in_place = True
             attempt.own.settimeout(self.gettimeout())
+            watchers = _epolls_of(self.fileno())
             put_under(attempt.own, self)
+            _watch_again(self.fileno(), watchers)
             _negotiator.cancel(attempt)  # which closes the placeholder's other end
             if attempt.error is None:
                 self._leave()

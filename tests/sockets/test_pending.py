@@ -788,3 +788,18 @@ def test_timers_of_what_is_over_are_forgotten(server, echo_server, monkeypatch):
     assert len(module._negotiator._timers) < 100
     monkeypatch.setattr(module, "_IDLE", 0.01)
     module._negotiator._wake()
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
+def test_an_epoll_registration_outlives_the_placeholder(socks_server, echo_server, monkeypatch):
+    """Twisted changes the one that it has made, after it has asked how the connect went."""
+    monkeypatch.setitem(sys.modules, "twisted.internet.epollreactor", object())
+    with select.epoll() as poller, SocksSocket(proxy=socks_server.url()) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(echo_server) == errno.EINPROGRESS
+        poller.register(sock, select.EPOLLIN | select.EPOLLOUT)
+        assert poller.poll(10) == [(sock.fileno(), select.EPOLLOUT)]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        poller.modify(sock, select.EPOLLIN)
+        assert poller.poll(10) == [(sock.fileno(), select.EPOLLIN)]
+        assert sock.recv(100).startswith(BANNER[:1])
