@@ -256,22 +256,58 @@ def redis() -> None:
         assert client.get("key") == b"value"
 
 
-def _dns(ask: Callable[..., Any]) -> None:
-    import socket
-
+def _dns(ask: Callable[..., Any], where: str) -> None:
     import dns.message
 
-    # it wants an address of a server, as a program has that looked one up
-    where = socket.gethostbyname(HOST)
     answer = ask(dns.message.make_query("a.test.", "A"), where, timeout=10, port=PORTS["dns"])
     assert str(answer.answer[0][0]) == "192.0.2.7"
 
 
 @program
 def dnspython_tcp() -> None:
+    import socket
+
     import dns.query
 
-    _dns(dns.query.tcp)
+    # it wants an address of a server, as a program has that looked one up
+    _dns(dns.query.tcp, socket.gethostbyname(HOST))
+
+
+@program
+def dnspython_udp() -> None:
+    import dns.query
+
+    # who was asked by name answers from an address, which dnspython does not accept
+    _dns(dns.query.udp, "127.0.0.1")
+
+
+@program
+def asyncio_datagrams() -> None:
+    class Ask(asyncio.DatagramProtocol):
+        def connection_made(self, transport: Any) -> None:
+            transport.sendto(bytes(query.pack()))
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            heard.set_result(data)
+
+        def error_received(self, exc: Exception) -> None:
+            heard.set_exception(exc)
+
+    async def main() -> bytes:
+        nonlocal heard
+        loop = asyncio.get_running_loop()
+        heard = loop.create_future()
+        transport, _ = await loop.create_datagram_endpoint(Ask, remote_addr=(HOST, PORTS["dns"]))
+        try:
+            return await asyncio.wait_for(heard, 10)
+        finally:
+            transport.close()
+
+    from dnslib import DNSRecord
+
+    heard: asyncio.Future[bytes]
+    query = DNSRecord.question("a.test")
+    assert str(DNSRecord.parse(asyncio.run(main())).a.rdata) == "192.0.2.7"
 
 
 # -- other loops

@@ -29,8 +29,13 @@ _guards: list[Patch] = []
 _is_installed = False
 
 # These reach the proxy, or ask what the rules have decided. The embedded proxy is no client.
-_OURS = ("socksy.sockets.dial", "socksy.sockets.lookup", "socksy.names")
+_NAMES = "socksy.names"
+_OURS = ("socksy.sockets.dial", "socksy.sockets.lookup", _NAMES)
 _NOT_A_CLIENT = "socksy.testing."
+_DATAGRAMS = "socksy.sockets.datagram"
+_TO_THE_RELAY = ("_connect_to_relay", "_nudge", "_wake")
+# Methods and functions that somebody calls: who?
+_IN_BETWEEN = ("socket", _NAMES, _DATAGRAMS, "socksy.sockets.stream", "socksy.patch.sockets")
 
 
 def switch_on(patch: Patch) -> None:
@@ -105,12 +110,15 @@ def _text(host: Any) -> str:
 
 
 def _is_by_socksy() -> bool:
-    """Whether socksy itself asks: who called the function, or the socket module's function."""
+    """Whether socksy itself asks: whoever called the function, or the method of a socket."""
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
-        if module == "socket" or (module == "socksy.names" and is_unpatched()):
-            frame = frame.f_back
-            continue
-        return module in _OURS or module.startswith(_NOT_A_CLIENT)
+        if module in _OURS and not (module == _NAMES and is_unpatched()):
+            return True
+        if module == _DATAGRAMS and frame.f_code.co_name in _TO_THE_RELAY:
+            return True
+        if module not in _IN_BETWEEN:
+            return bool(module.startswith(_NOT_A_CLIENT))
+        frame = frame.f_back
     return False

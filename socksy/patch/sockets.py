@@ -6,7 +6,7 @@ import socket
 import sys
 
 from ..errors import ProxyError, ProxyUnsupportedError
-from ..hosts import is_onion, pack_ip
+from ..hosts import clean_host, is_onion, pack_ip
 from ..names import is_unpatched, named, placeholder
 from ..sockets.dial import family_of
 from ..sockets.stream import UNSET, SocksSocket
@@ -112,10 +112,16 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
     def _connect_through(
         self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
     ) -> None:
-        host = way[1]
-        if pack_ip(host) is None:
-            address = (placeholder(host, family_of(self)), *address[1:])
-        super()._connect_through(way, address, early_data)
+        super()._connect_through(way, self._as_an_address(address), early_data)
+
+    def _peer_form(self, address: Any) -> tuple[Any, ...]:
+        return super()._peer_form(self._as_an_address(address))
+
+    def _as_an_address(self, address: Any) -> Any:
+        host = clean_host(address[0])
+        if pack_ip(host.partition("%")[0]) is not None:
+            return address
+        return (placeholder(host, family_of(self)), *address[1:])
 
 
 def _text(host: Any) -> str:

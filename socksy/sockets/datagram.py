@@ -386,7 +386,7 @@ def _connect_to_relay(sock: DatagramSocket, relay: Address) -> tuple[Any, Any] |
         if ":" in host:
             spare.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bind_like(_Plain.getsockname(sock), spare)
-        spare.connect(relay)
+        _connect(spare, relay)
         spare.settimeout(sock.gettimeout())
         names = spare.getsockname(), spare.getpeername()
         put_under(spare, sock)
@@ -418,7 +418,7 @@ def _nudge(sock: DatagramSocket) -> None:
         if not any(pack_ip(host) or b""):
             host = "::1" if own == socket.AF_INET6 else "127.0.0.1"
         with socket.socket(own, socket.SOCK_DGRAM) as helper:
-            helper.sendto(b"", (host, port))
+            _Plain.sendto(helper, b"", (host, port))
     except OSError:
         pass
 
@@ -431,8 +431,8 @@ def _wake(sock: DatagramSocket, names: tuple[Any, Any] | None) -> None:
             here = own.getsockname()
             with socket.socket(family, socket.SOCK_DGRAM) as helper:
                 helper.bind((here[0], 0, *here[2:]))
-                own.connect(helper.getsockname())
-                helper.sendto(b"", here)
+                _connect(own, helper.getsockname())
+                _Plain.sendto(helper, b"", here)
     except OSError:  # closed meanwhile
         pass
 

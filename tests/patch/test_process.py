@@ -11,6 +11,7 @@ import pickle
 import select
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import types
@@ -690,3 +691,73 @@ def test_an_early_import_in_a_module_of_another_kind_does_no_harm(proxy):
         socksy.wrap_module(proxy=proxy.url()).undo()
     finally:
         del sys.modules["odd_module"]
+
+
+# -- datagrams
+
+
+REPEAT = """
+import socket
+with socket.socket(type=socket.SOCK_DGRAM) as sock:
+    sock.bind(("127.0.0.1", 0))
+    print(sock.getsockname()[1], flush=True)
+    while True:
+        sock.sendto(*sock.recvfrom(2048))
+"""
+
+
+@pytest.fixture
+def udp_echo():
+    """A UDP server on 127.0.0.1, which no guard of this process hears; its address."""
+    command = [sys.executable, "-IS", "-c", REPEAT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield "127.0.0.1", int(process.stdout.readline())
+        process.kill()
+
+
+@pytest.mark.parametrize("way", ["sendto", "sendmsg", "connect", "connect_ex"])
+@pytest.mark.parametrize("guard", [True, False])
+def test_datagrams_go_through_the_proxy(
+    udp_echo, socks_server_factory, no_local_lookup, way, guard
+):
+    """Its own control connection and relay are no business of the patch."""
+    proxy = socks_server_factory(names={"secret.test": udp_echo[0]})
+    with (
+        socksy.wrap_module(proxy=proxy.url(), bypass=(), guard=guard),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        assert isinstance(sock, socket.socket)
+        sock.settimeout(10)
+        address = (socket.gethostbyname("secret.test"), udp_echo[1])
+        if way == "sendto":
+            sock.sendto(b"hello", address)
+        elif way == "sendmsg":
+            sock.sendmsg([b"hel", b"lo"], [], 0, address)
+        else:
+            assert not getattr(sock, way)(address)
+            assert sock.getpeername() == address
+            sock.send(b"hello")
+        assert sock.recvfrom(100) == (b"hello", udp_echo)
+    assert [request.command.name for request in proxy.requests] == ["UDP_ASSOCIATE"]
+
+
+def test_the_end_of_an_association_is_told_in_a_patched_process(udp_echo, socks_server_factory):
+    """What wakes up the socket stays on this machine."""
+    proxy = socks_server_factory()
+    with socksy.wrap_module(proxy=proxy.url(), bypass=(), guard=True):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(b"hello", udp_echo)
+            assert sock.recv(100) == b"hello"
+            proxy.stop()
+            with pytest.raises(socksy.ProxyConnectionError):
+                sock.recv(100)
+    assert len(proxy.requests) == 1
+
+
+def test_datagrams_to_loopback_go_directly(patched, proxy, udp_echo):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.sendto(b"hello", udp_echo)
+        assert sock.recvfrom(100) == (b"hello", udp_echo)
+    assert proxy.requests == []
