@@ -155,6 +155,15 @@ def test_connect_gives_a_socket_for_the_functions_of_the_loop(server, echo_serve
     assert asyncio.run(main()) == BANNER
 
 
+def test_a_pipelined_handshake(server, echo_server):
+    async def main():
+        proxy = server.proxy(pipelined=True)
+        return await hello(*await aio.open_connection(*echo_server, proxy=proxy))
+
+    assert asyncio.run(main()) == BANNER + b"ping"
+    assert len(server.requests) == 1
+
+
 def test_a_chain(server, socks_server_factory, echo_server):
     second = socks_server_factory()
 
