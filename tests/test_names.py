@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import socksy
+from socksy import names
 from socksy.names import DIRECT, HERE, REMOTE, Resolver, is_unpatched, named, placeholder, unpatched
 from socksy.testing import watch_lookups
 
@@ -277,3 +278,26 @@ def test_socksys_own_lookups_are_real_ones(dns_recorder):
     assert unpatched(resolver.getnameinfo, ("127.0.0.1", 80), 0)
     assert unpatched(resolver.getaddrinfo, "localhost", 80, socket.AF_INET)[0][4][0] == "127.0.0.1"
     assert not is_unpatched()
+
+
+@pytest.mark.parametrize("resolver", ["DIRECT", "HERE"])
+def test_gethostbyaddr_of_what_is_looked_up_here_is_the_real_one(no_local_lookup, resolver):
+    here = Resolver(lambda host, port: {"DIRECT": DIRECT, "HERE": HERE}[resolver])
+
+    assert here.gethostbyaddr("localhost") == socket.gethostbyaddr("localhost")
+    assert here.gethostbyaddr("127.0.0.1") == socket.gethostbyaddr("127.0.0.1")
+    assert here.gethostbyaddr(b"127.0.0.1") == socket.gethostbyaddr("127.0.0.1")
+
+
+def test_a_placeholder_of_nobody_has_no_name(remote):
+    with pytest.raises(socket.herror):
+        remote.gethostbyaddr("240.200.1.1")
+    assert remote.getnameinfo(("240.200.1.1", 80), 0) == ("240.200.1.1", "http")
+
+
+def test_there_is_an_end_to_placeholders(monkeypatch):
+    monkeypatch.setattr(names, "_LAST", 0)
+    with pytest.raises(socket.gaierror) as caught:
+        placeholder("one-too-many.test")
+
+    assert caught.value.errno == socket.EAI_MEMORY

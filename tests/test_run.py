@@ -235,3 +235,32 @@ def test_a_program_that_cannot_be_executed(tmp_path, monkeypatch, capsys):
     env = run.environment([run.TOR])
     with pytest.raises(socksy.InvalidArgumentError, match="cannot be run: Permission denied"):
         run.execute([str(tmp_path / "script")], env)
+
+
+def test_becoming_the_program(monkeypatch):
+    """After the same interpreter has proved, with the same options, that it is patched."""
+    became = []
+    monkeypatch.setattr(run.os, "execve", lambda *arguments: became.append(arguments))
+    env = run.environment([run.TOR])
+    run.execute([sys.executable, "-u", "x.py"], env)
+    run.execute([sys.executable, "-IV"], env)
+
+    assert became == [
+        (sys.executable, [sys.executable, "-u", "x.py"], env),
+        (sys.executable, [sys.executable, "-IV"], env),
+    ]
+    with pytest.raises(socksy.InvalidArgumentError, match="takes no notice"):
+        run.execute([sys.executable, "-S", "x.py"], env)
+    assert len(became) == 2
+
+
+def test_scripts_and_folders_run_with_this_python(tmp_path):
+    (tmp_path / "a.py").write_text("")
+    (tmp_path / "__main__.py").write_text("")
+    for program in (tmp_path / "a.py", tmp_path):
+        assert run.command(None, None, [str(program), "-x"]) == [sys.executable, str(program), "-x"]
+
+
+def test_a_command_that_is_python_stays_as_it_is():
+    words = [sys.executable, "-u", "x.py", "-m", "y"]
+    assert run.command(None, None, words) == run.command(None, None, ["--", *words]) == words

@@ -69,6 +69,9 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     raise error
 
 
+_hear.__cantrace__ = True  # type: ignore[attr-defined] # debuggers and coverage see into it
+
+
 def _of_traffic(sock: Any, address: Any) -> tuple[str, int] | None:
     """Where connect, sendto and sendmsg want to go; None if that is no Internet address."""
     if family_of(sock) not in _INET or not isinstance(address, tuple):
