@@ -8,11 +8,12 @@ import os
 import shutil
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
-from time import process_time
+from time import process_time, sleep
 from typing import Any, NamedTuple
 
 import socksy
@@ -151,6 +152,54 @@ def _share(found: dict[str, list[float]], base: str) -> dict[str, Any]:
     }
 
 
+# -- datagrams
+
+
+def datagrams(port: int, relay: int, quick: bool) -> Found:
+    """As a share of a plain socket that puts a ready-made header in front of its data."""
+    target = ("192.0.2.7", 53)
+    header = b"\0\0\0\1" + socket.inet_aton(target[0]) + target[1].to_bytes(2, "big")
+    with (
+        socksy.SocksSocket(
+            socket.AF_INET, socket.SOCK_DGRAM, proxy=f"socks5h://127.0.0.1:{port}"
+        ) as ours,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain,
+    ):
+        plain.connect(("127.0.0.1", relay))
+        for sock in (ours, plain):  # rather fail than hang; unlike settimeout, this costs nothing
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 5, 0))
+        for size in (64, 1400):
+            lost, kept = bytes(size), b"x" * size
+
+            def send(data: bytes = lost) -> None:
+                plain.send(header + data)
+
+            def send_ours(data: bytes = lost) -> None:
+                ours.sendto(data, target)
+
+            def echo(data: bytes = kept) -> None:
+                plain.send(header + data)
+                assert len(plain.recvfrom(2048)[0][10:]) == len(data)
+
+            def echo_ours(data: bytes = kept) -> None:
+                ours.sendto(data, target)
+                assert len(ours.recvfrom(2048)[0]) == len(data)
+
+            for way, theirs, mine in (
+                ("one way", send, send_ours),
+                ("there and back", echo, echo_ours),
+            ):
+                sleep(
+                    0.2
+                )  # the relay's buffer is full of what came one way: a lost echo is waited for
+                found = microseconds({"plain": theirs, "socksy": mine}, 60 if quick else 300, 100)
+                numbers = _share(found, "plain")
+                numbers["per second"] = {
+                    name: summary([1e6 / each for each in list_]) for name, list_ in found.items()
+                }
+                yield f"UDP {way}, {size} bytes", numbers
+
+
 # -- import
 
 
@@ -171,7 +220,7 @@ def _import(name: str) -> tuple[float, int]:
     code = f"""
 import site, sys
 sys.path.insert(0, {os.path.dirname(os.path.dirname(socksy.__file__))!r})
-from time import process_time
+from time import process_time, sleep
 before, began = len(sys.modules), process_time()
 import {name}
 print(process_time() - began, len(sys.modules) - before)
@@ -294,6 +343,14 @@ SECTIONS = [
         },
     ),
     Section("transfers", transfers, {"": (0.98, 1.0)}),
+    Section(
+        "UDP",
+        datagrams,
+        {
+            **{f"UDP one way, {size} bytes": (0.75, 0.85) for size in (64, 1400)},
+            **{f"UDP there and back, {size} bytes": (0.90, 0.95) for size in (64, 1400)},
+        },
+    ),
     Section(
         "imports",
         imports,
