@@ -5,11 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-# text as text, and no random names: the same numbers make the same small file
-matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "socksy"})
 import matplotlib.pyplot as plt
 
 _COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#d93025")
@@ -17,6 +12,9 @@ _COLOURS = ("#9aa0a6", "#1a73e8", "#f29900", "#d93025")
 
 def draw(raw: dict[str, Any], machine: dict[str, Any], directory: Path) -> None:
     """Write what there is to draw into the directory."""
+    plt.switch_backend("svg")
+    # text as text, and no random names: the same numbers make the same small file
+    plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "socksy"})
     directory.mkdir(parents=True, exist_ok=True)
     caption = f"CPython {machine['python']}, {machine['cores']} cores, {machine['date']}"
     handshakes = {
