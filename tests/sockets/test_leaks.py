@@ -194,7 +194,7 @@ def test_nothing_leaks(places, name):
     before = len(open_descriptors())
     for _ in range(CONNECTS):
         outcome(places)
-        assert len(ours()) <= 1
+        assert len(ours()) <= 2  # one may be ending while the next begins
     settled()
 
     assert eventually(lambda: len(open_descriptors()) <= before, 30), open_descriptors()
