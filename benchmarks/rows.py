@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import shutil
@@ -247,14 +248,15 @@ def asyncio_handshakes(port: int, relay: int, quick: bool) -> Found:
     ):
         found: dict[str, list[float]] = {BASE: [], "socksy": []}
         both: dict[str, Any] = {BASE: by_hand, "socksy": by_socksy}
-        with asyncio.Runner() as runner:
+        loop = asyncio.new_event_loop()
+        with contextlib.closing(loop):
             gc.disable()
             for connect in both.values():
-                runner.run(repeat(connect))
+                loop.run_until_complete(repeat(connect))
             for _ in range(40 if quick else 200):
                 for name, connect in both.items():
                     began = process_time()
-                    runner.run(repeat(connect))
+                    loop.run_until_complete(repeat(connect))
                     found[name].append((process_time() - began) / 20 * 1e6)
             gc.enable()
         yield f"asyncio handshake, {kind}", _ratios(found)

@@ -71,3 +71,7 @@ def test_an_ascii_name_loads_no_codec_and_nothing_heavy(socks_server):
     loaded = loaded_by(textwrap.dedent(code).strip().replace("\n", "\n    "))
     others = {name for name in loaded if not name.startswith("socksy")}
     assert others <= {"__future__", "contextvars", "_contextvars"}
+
+
+def test_dir_tells_the_names_that_load_late_too():
+    assert set(socksy.__all__) <= set(dir(socksy))

@@ -155,6 +155,62 @@ class TestLoginAnswers(Conversations):
     pass
 
 
+def at_once(name, start, message, hears, result, judged=None):
+    return Row(name, start, [message], hears, result, judged)
+
+
+@rows(
+    at_once(
+        "without a login",
+        lambda: socks5.handshake(CONNECT, "example", 80, pipelined=True),
+        GREETING + REQUEST,
+        [NO_LOGIN_NEEDED, SUCCESS],
+        BOUND,
+    ),
+    at_once(
+        "with a login and early data",
+        alice(require_auth=True, pipelined=True, early_data=b"first"),
+        b"\x05\x01\x02" + LOGIN + REQUEST + b"first",
+        [LOGIN_WANTED, LOGIN_FINE, SUCCESS],
+        BOUND,
+    ),
+    at_once(
+        "the login is refused",
+        alice(require_auth=True, pipelined=True),
+        b"\x05\x01\x02" + LOGIN + REQUEST,
+        [LOGIN_WANTED, (b"\x01\x01", LOGIN_ANSWER)],
+        errors.ProxyAuthenticationError,
+        2,
+    ),
+    at_once(
+        "the login is not wanted",
+        alice(require_auth=True, pipelined=True),
+        b"\x05\x01\x02" + LOGIN + REQUEST,
+        [NO_LOGIN_NEEDED],
+        errors.ProxyAuthenticationError,
+        2,
+    ),
+    at_once(
+        "a login is wanted, and there is none",
+        lambda: socks5.handshake(CONNECT, "example", 80, pipelined=True),
+        GREETING + REQUEST,
+        [(b"\x05\xff", METHOD_CHOICE)],
+        errors.ProxyAuthenticationError,
+        2,
+    ),
+    at_once(
+        "Tor swallows the method choice",
+        alice(require_auth=True, pipelined=True),
+        b"\x05\x01\x02" + LOGIN + REQUEST,
+        [(b"\x01\x00", METHOD_CHOICE)],
+        errors.ProxyProtocolError,
+        2,
+    ),
+)
+class TestAtOnce(Conversations):
+    """Pipelined: one message, however many answers."""
+
+
 @pytest.mark.trap(16, 18)
 @pytest.mark.parametrize(
     ("username", "password", "message"),

@@ -182,6 +182,22 @@ def test_the_hop_that_cannot_is_the_one_that_is_remembered(socks_server):
     assert pipelining._known.get((*socks_server.address[:2], None, False)) is not False
 
 
+def test_a_hop_that_is_not_pipelined_gets_no_second_chance():
+    """Its silence has nothing to do with pipelining."""
+    connections = []
+
+    def handler(connection):
+        connections.append(connection.recv(100))
+        connection.recv(1)
+
+    with serving(handler) as address, pytest.raises(socksy.ProxyTimeoutError) as caught:
+        first = f"socks5h://127.0.0.1:{address[1]}"
+        connect([first, proxy_at((None, unused_port()))], 5)
+
+    assert caught.value.hop == 1
+    assert len(connections) == 1
+
+
 def test_what_is_remembered_is_bounded_and_holds_no_credentials():
     login = {"username": "alice", "password": "sesame", "require_auth": True}
     many = [Proxy("socks5h", "a", port, pipelined=True, **login) for port in range(1, 400)]
