@@ -180,6 +180,7 @@ def run_example(code, proxy, trusted, folder):
         folder: where it runs.
     """
     code = code.replace("127.0.0.1:1080", "{}:{}".format(*proxy))
+    code = code.replace('"127.0.0.1", 1080', '"{}", {}'.format(*proxy))
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         env={**os.environ, "SSL_CERT_FILE": str(trusted), "REQUESTS_CA_BUNDLE": str(trusted)},

@@ -13,8 +13,16 @@ FLOORS = [
     ["errors", "hosts", "proxy", "bypass", "defaults"],
     ["protocol"],
     ["sockets", "aio", "names"],
-    ["patch", "tor", "adapters", "testing", "pysocks"],
-    ["cli", "run", "startup", "demo", "__main__", ""],  # "" is the package itself, which re-exports
+    ["patch", "tor", "adapters", "testing"],
+    [
+        "cli",
+        "run",
+        "startup",
+        "demo",
+        "__main__",
+        "pysocks",
+        "",
+    ],  # "" is the package itself, which re-exports
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 NO_IO = {"socket", "ssl", "select", "selectors", "threading", "asyncio", "time", "logging"}

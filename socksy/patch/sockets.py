@@ -86,7 +86,11 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
 
     def bind(self, address: Any) -> None:
         """As on a plain socket; a name that would have to be looked up is nobody's address here."""
-        if self.proxy is not None and family_of(self) in _INET and isinstance(address, tuple):
+        if (
+            self._route_now() is not None
+            and family_of(self) in _INET
+            and isinstance(address, tuple)
+        ):
             host = address[0]
             if host and host != "<broadcast>" and pack_ip(_text(host).partition("%")[0]) is None:
                 found = self._patch.resolver.getaddrinfo(host, None, family_of(self), self.type)

@@ -838,7 +838,8 @@ class DatagramSocket(SocksSocket):
         association = self._association
         if association is None or association.names is None:
             return _Plain.getsockname(self)
-        return association.names[0]
+        name = association.names[0]  # of another family: in the form of our own
+        return name[:2] if family_of(self) == socket.AF_INET else in_family(self.family, *name)
 
     @property
     def proxy_peername(self) -> Any:

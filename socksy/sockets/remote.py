@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..proxy import Chain, Route
     from .dial import Wait
     from .pending import Attempt
+    from .stream import SocksSocket
 
     #: the proxies, and what is asked of the last one
     Way: TypeAlias = "tuple[Chain, str, int]"
@@ -70,10 +71,10 @@ def outer_address(
 # -- for whom
 
 # Connected sockets with remote_bind, and their ways; None is direct. Made when first needed.
-_primaries: MutableMapping[socket.socket, Way | None] | None = None
+_primaries: MutableMapping[SocksSocket, Way | None] | None = None
 
 
-def note_primary(sock: socket.socket, way: Way | None) -> None:
+def note_primary(sock: SocksSocket, way: Way | None) -> None:
     """Remember where a socket with `remote_bind` connects to: who is there may connect back."""
     global _primaries
     if _primaries is None:
@@ -83,7 +84,7 @@ def note_primary(sock: socket.socket, way: Way | None) -> None:
     _primaries[sock] = way
 
 
-def replace_primary(sock: socket.socket, heir: socket.socket) -> None:
+def replace_primary(sock: SocksSocket, heir: SocksSocket) -> None:
     """The connection of one object is another's now."""
     if _primaries is not None and sock in _primaries:
         _primaries[heir] = _primaries.pop(sock)
@@ -97,7 +98,7 @@ def way_of_the_peer(route: Route) -> Way | None:
     """
     ways = set()
     for sock, way in list((_primaries or {}).items()):
-        if sock.fileno() != -1 and getattr(sock, "proxy", None) == route:
+        if sock.fileno() != -1 and sock._route_now() == route:
             ways.add(None if way is None else (way[0], way[1], 0))
     if len(ways) == 1:
         return ways.pop()

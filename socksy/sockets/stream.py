@@ -137,6 +137,9 @@ class SocksSocket(socket.socket):
     @property
     def proxy(self) -> Route:
         """The proxy this socket uses or would use: a chain, a callable, or None."""
+        return self._route_now()
+
+    def _route_now(self) -> Route:
         route = self._route
         return _default_proxy() if isinstance(route, _Unset) else route
 
@@ -402,7 +405,7 @@ class SocksSocket(socket.socket):
             BlockingIOError: EINPROGRESS, on a non-blocking socket.
         """
         host, port = clean_target(*peer[:2], lowest_port=0)
-        chain = choose(self.proxy, host, port)
+        chain = choose(self._route_now(), host, port)
         if chain is None or _type_of(self) != _STREAM:
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
         if self._tunnel is not None:
@@ -432,7 +435,7 @@ class SocksSocket(socket.socket):
         if self.remote_bind and _type_of(self) == _STREAM and family_of(self) in _INET:
             from .remote import way_of_the_peer
 
-            way = way_of_the_peer(self.proxy)
+            way = way_of_the_peer(self._route_now())
             if way is not None:
                 self._bind_through(*way)
                 return
@@ -482,7 +485,7 @@ class SocksSocket(socket.socket):
 
     def detach(self) -> int:
         """As on a plain socket; an SSLSocket that takes over goes through the proxy too."""
-        if self._tunnel is not None or self.proxy is not None:
+        if self._tunnel is not None or self._route_now() is not None:
             _hand_over_to_ssl(self)
         return super().detach()
 
