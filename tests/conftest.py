@@ -10,8 +10,9 @@ from socksy.sockets import pending
 from .support import eventually
 
 
-def pytest_collection_finish():
-    """Many tests collect garbage, to find sockets left open: spare them what is there for good."""
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_for_good():
+    """Many tests collect garbage, to find sockets left open: spare them what was there before."""
     gc.collect()
     gc.freeze()
 

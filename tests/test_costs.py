@@ -26,7 +26,8 @@ def python_calls(function):
     calls = []
 
     def count(frame, event, argument):
-        if event == "call":
+        # an audit hook, once there, cannot be taken away; another test may have had a guard
+        if event == "call" and not frame.f_code.co_filename.endswith("guard.py"):
             calls.append(frame.f_code.co_name)
 
     sys.setprofile(count)
