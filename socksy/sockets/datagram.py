@@ -1,13 +1,10 @@
 """Datagrams through a proxy: UDP ASSOCIATE behind every method (RFC 1928, section 7).
 
 The application's descriptor is the UDP socket from beginning to end. When the first datagram for a
-proxied destination leaves, an *association* is made over a TCP connection of its own, and the
-kernel connects the descriptor to the relay: it then drops what others send, and reports what ICMP
-says of the relay. Three dicts make the fast path: address -> header on the way out, header ->
-address on the way in, and both are empty or missing whenever there is something to think about.
-
-The association lives as long as its control connection, which the thread of `pending` watches. On
-a non-blocking socket that thread also makes the association; until then a few datagrams wait.
+proxied destination leaves, an *association* is made (see `association`), and the kernel connects
+the descriptor to the proxy's relay: it then drops what others send, and reports what ICMP says of
+the relay. Two dicts make the fast path: address -> header on the way out, header -> address on the
+way in. Both are empty or missing whenever there is something to think about.
 
 Nothing ever goes direct that should go through a proxy, and once a socket is associated it refuses
 destinations that would be direct: their answers could not come in.
@@ -18,47 +15,30 @@ from __future__ import annotations
 import copy
 import errno
 import os
-import select
 import socket
-import threading
-import weakref
 from time import monotonic
 
-from ..errors import (
-    CommandNotSupportedError,
-    InvalidArgumentError,
-    ProxyConnectionError,
-    ProxyError,
-    ProxyProtocolError,
-    ProxyUnsupportedError,
-)
+from ..errors import InvalidArgumentError, ProxyError, ProxyUnsupportedError
 from ..hosts import pack_ip, unpack_ip
 from ..protocol import handshake, name_the_leg
 from ..protocol.datagram import pack_header, parse_header
-from ..protocol.steps import REPLY
 from ..proxy import SOCKS5
-from . import pending
-from .dial import PATIENCE, POLLIN, Dial, family_of, run, wait
+from .association import DONTWAIT, UDP_ASSOCIATE, Association, discard_all
+from .dial import POLLIN, family_of, run, wait
 from .lookup import target_addresses
-from .options import bind_like, put_under, set_again
 from .remote import in_family
 from .stream import SocksSocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from typing_extensions import Buffer, Self
 
     from ..protocol.steps import Address
-    from ..proxy import Chain, Proxy, ProxyLike
-    from .dial import Wait
+    from ..proxy import Chain, ProxyLike
 
-#: how many datagrams wait for an association that is made in the background; further ones are lost
-QUEUE = 64
-
-_UDP_ASSOCIATE = 3
 _ROOM = 262  # the longest header: 4 + 1 + 255 + 2 bytes
 _LARGEST = 65535 + _ROOM
 _CACHED = 1024  # headers and sources that are remembered
@@ -68,380 +48,9 @@ _Plain = socket.SocketType
 _connect = _Plain.connect
 _send, _sendmsg = _Plain.send, _Plain.sendmsg
 _recv, _recvmsg = _Plain.recv, _Plain.recvmsg
-_DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 _PEEK = int(socket.MSG_PEEK)
 _TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
 _ERRQUEUE = int(getattr(socket, "MSG_ERRQUEUE", 0))
-# What the application asks of its socket that its control connection must not ignore.
-_BINDING = [
-    (socket.SOL_SOCKET, getattr(socket, name))
-    for name in ("SO_BINDTODEVICE", "SO_MARK")
-    if hasattr(socket, name)
-]
-# Some proxies, and what lies between, forget a connection that says nothing for a minute.
-_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
-
-
-# -- the association
-
-
-class Association:
-    """What the proxy gave one socket, and its duplicates: a relay, as long as `control` is open.
-
-    Attributes:
-        chain: through whom.
-        ready: whether datagrams can leave.
-        error: why there is none, or none any more.
-        lost: it was there, and has ended.
-        relay, bound: the relay's address; BND.ADDR and BND.PORT as the proxy sent them.
-        names: own and relay's address, if the descriptor is of another family than the socket.
-        dropped: datagrams that were not for the application: malformed, fragments, of somebody
-            else, or too many before the association was there.
-    """
-
-    def __init__(self, chain: Chain, sock: DatagramSocket, target: Address) -> None:
-        self.chain = chain
-        self.target = target
-        self.sockets = weakref.WeakSet([sock])
-        self.ready = False
-        self.lost = False
-        self.error: Exception | None = None
-        self.relay: Any = None
-        self.bound: Address | None = None
-        self.names: tuple[Any, Any] | None = None
-        self.dropped = 0
-        self.headers: dict[Any, bytes] = {}
-        self.over = threading.Event()  # made, or failed
-        self._lock = threading.Lock()
-        self._queue: list[bytes] = []
-        self._errand: pending.Errand | None = None
-
-    def __del__(self) -> None:
-        if self._errand is not None:
-            pending.cancel(self._errand)
-
-    # -- making it
-
-    def make(self, sock: DatagramSocket) -> None:
-        """Ask the proxy, within the socket's timeout; on a non-blocking socket in the background.
-
-        Raises:
-            ProxyError: it cannot be had; the socket is as it was.
-        """
-        timeout = sock.gettimeout()
-        port = _port_of(sock)
-        control, dial = self._dial(sock, PATIENCE if timeout == 0 else timeout)
-        asking = _ask(dial, control, self.chain, port)
-        if timeout == 0:
-            control.setblocking(False)
-            task = _make(weakref.ref(self), weakref.ref(sock), control, asking)
-            self._errand = pending.Errand(task, control)
-        else:
-            try:
-                self.settle(sock, control, *run(asking))
-            except BaseException as exc:
-                control.close()
-                if isinstance(exc, ProxyError):
-                    self._explain(exc)
-                raise
-            control.setblocking(False)
-            self._errand = pending.Errand(_watch(weakref.ref(self), control), control)
-        pending.submit(self._errand)
-
-    def _dial(self, sock: DatagramSocket, timeout: float | None) -> tuple[socket.socket, Dial]:
-        """An unconnected control connection that leaves this machine as the datagrams will."""
-        proxy = self.chain[0]
-        control = socket.socket(socket.AF_INET6 if ":" in proxy.host else socket.AF_INET)
-        try:
-            control.settimeout(timeout)
-            options = {key: sock._options[key] for key in _BINDING if key in sock._options}
-            set_again(options, control)
-            local = sock._local
-            if local is not None and pack_ip(local[0]) not in (bytes(4), bytes(16)):
-                local = (local[0], 0, *local[2:])
-                bind_like(local, control)
-            else:
-                local = None
-            return control, Dial(control, timeout, local, options)
-        except BaseException:
-            control.close()
-            raise
-
-    def settle(
-        self, sock: DatagramSocket, control: socket.socket, bound: Address, relay: Address
-    ) -> None:
-        """The proxy has said where its relay is: connect to it, and let the datagrams go."""
-        self.bound, self.relay = bound, relay
-        if self.chain[0].path is None:
-            control.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in _KEEPALIVE:
-                if hasattr(socket, name):
-                    control.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-        with self._lock:
-            self.names = _connect_to_relay(sock, relay)
-            _discard(sock)  # what came before the kernel knew whom to listen to
-            for datagram in self._queue:
-                try:
-                    _send(sock, datagram)
-                except OSError:  # as a network would: lost
-                    pass
-            self._queue.clear()
-            self.ready = True
-        for user in list(self.sockets):
-            user._go_live(self)
-        self.over.set()
-
-    def enqueue(self, sock: DatagramSocket, datagram: bytes) -> None:
-        """Send a datagram when there is an association; too many are dropped."""
-        with self._lock:
-            if self.ready:
-                _send(sock, datagram)
-            elif len(self._queue) < QUEUE:
-                self._queue.append(datagram)
-            else:
-                self.dropped += 1
-
-    def discard(self, sock: DatagramSocket) -> None:
-        """Throw away what comes from nobody knows whom, as long as that is so."""
-        with self._lock:
-            if not self.ready:
-                _discard(sock)
-
-    # -- its end
-
-    def check(self) -> Exception | None:
-        """Why there is none; after a fork, the thread that was making it is not here."""
-        errand = self._errand
-        if errand is not None and errand.done and not self.ready and self.error is None:
-            self.error = errand.error
-            self.over.set()
-        return self.error
-
-    def fail(self, error: Exception) -> None:
-        """It could not be made, in the background: the next call says so."""
-        if isinstance(error, ProxyError):
-            self._explain(error)
-        self.error = error.with_traceback(None)
-        self.over.set()
-        for sock in list(self.sockets)[:1]:
-            _nudge(sock)
-
-    def lose(self) -> None:
-        """The control connection has ended, and with it the association (RFC 1928, section 7)."""
-        error = ProxyConnectionError(
-            errno.ECONNRESET,
-            "the proxy has closed the control connection, and so ended this socket's association",
-            hint="Make a new socket",
-        )
-        error.proxy = str(self.chain[0])
-        self.lost = True
-        self.error = error
-        users = list(self.sockets)
-        for sock in users:
-            sock._go_dead()
-        for sock in users[:1]:
-            _wake(sock, self.names)
-
-    def _explain(self, error: ProxyError) -> None:
-        error.target = self.target
-        if isinstance(error, CommandNotSupportedError):
-            error.hint = "This server has no UDP; Tor and microsocks, for instance, have none"
-        elif isinstance(error, ProxyProtocolError) and error.phase == REPLY:
-            error.hint = "OpenSSH (ssh -D) closes like this: it has no UDP"
-
-
-def _ask(
-    dial: Dial, control: socket.socket, chain: Chain, port: int
-) -> Generator[Wait, bool, tuple[Address, Address]]:
-    """UDP ASSOCIATE: the bound address of the reply, and the relay's.
-
-    What is asked is the address that we shall send from. Only its port is known: then the address
-    is zeros (RFC 1928, section 4).
-    """
-    anywhere = "::" if ":" in chain[0].host else "0.0.0.0"
-    bound = yield from dial.through(chain, anywhere, port, _UDP_ASSOCIATE)
-    there = control.getpeername() if dial.names is None else dial.names[1]
-    return bound, (yield from relay_address(chain[0], bound, there, dial.deadline))
-
-
-# What runs in the thread knows the association by a weak reference: sockets keep it alive, and when
-# the last one is gone, it cancels its errand.
-
-
-def _make(
-    reference: weakref.ref[Association],
-    user: weakref.ref[DatagramSocket],
-    control: socket.socket,
-    asking: Generator[Wait, bool, tuple[Address, Address]],
-) -> Generator[Wait, bool, None]:
-    """In the background: make an association, and watch it."""
-    try:
-        bound, relay = yield from asking
-        association, sock = reference(), user()
-        if association is None or sock is None:
-            return
-        association.settle(sock, control, bound, relay)
-    except Exception as exc:
-        association = reference()
-        if association is not None:
-            association.fail(exc)
-        return
-    del association, sock
-    yield from _watch(reference, control)
-
-
-def _watch(
-    reference: weakref.ref[Association], control: socket.socket
-) -> Generator[Wait, bool, None]:
-    """In the background: wait for the end of the control connection."""
-    while True:
-        yield control, POLLIN, None
-        try:
-            if control.recv(512):
-                continue  # nothing has to be said here; some servers talk all the same
-        except BlockingIOError:
-            continue
-        except OSError:
-            pass
-        break
-    association = reference()
-    if association is not None:
-        association.lose()
-
-
-def _port_of(sock: DatagramSocket) -> int:
-    """The port that datagrams will leave from."""
-    port: int = _Plain.getsockname(sock)[1]
-    if not port:
-        _Plain.bind(sock, ("::" if family_of(sock) == socket.AF_INET6 else "0.0.0.0", 0))
-        port = _Plain.getsockname(sock)[1]
-    return port
-
-
-# -- where the relay is
-
-
-def relay_address(
-    proxy: Proxy, bound: Address, there: Any, deadline: float | None
-) -> Generator[Wait, bool, Address]:
-    """The relay's address, from the reply and the other end of the control connection.
-
-    As replied; but the proxy's own address if that is unspecified, or is a private one of a proxy
-    that is not in a private network: it is behind a translating router and does not know itself.
-    A name is looked up only if the proxy's URL lets names be looked up here.
-
-    Raises:
-        ProxyUnsupportedError: the reply names a relay that cannot be used.
-        ProxyProtocolError: it names none.
-    """
-    host, port = bound
-    if not port:
-        raise ProxyProtocolError(message="the proxy names no port for its relay", phase=REPLY)
-    packed = pack_ip(host)
-    if packed is None and host:
-        if proxy.scheme != SOCKS5:
-            raise ProxyUnsupportedError(
-                message=f"the proxy names its UDP relay {host!r}, and names are not looked up here",
-                hint="socks5:// allows it",
-            )
-        found = yield from target_addresses(host, port, 0, deadline)
-        return found[0], port
-    if not isinstance(there, tuple):
-        if packed is None or not any(packed):
-            raise ProxyUnsupportedError(
-                message="a proxy on a Unix socket must say where its UDP relay is, and did not"
-            )
-        return unpack_ip(packed), port
-    peer = pack_ip(there[0].partition("%")[0]) or b""
-    if packed is None or not any(packed) or (_is_private(packed) and not _is_private(peer)):
-        return (there[0] if len(peer) == 16 else unpack_ip(peer)), port
-    return unpack_ip(packed), port
-
-
-def _is_private(packed: bytes) -> bool:
-    from ipaddress import ip_address
-
-    address = ip_address(packed)
-    return address.is_private or address.is_loopback or address.is_link_local
-
-
-def _connect_to_relay(sock: DatagramSocket, relay: Address) -> tuple[Any, Any] | None:
-    """Connect the descriptor to the relay; own and relay's address if it had to be another one."""
-    host, port = relay
-    if (family_of(sock) == socket.AF_INET6) == (":" in host):
-        _connect(sock, relay)
-        return None
-    if ":" not in host and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
-        _connect(sock, (f"::ffff:{host}", port))
-        return None
-    if sock.gettimeout() == 0:
-        # an event loop may have registered the descriptor, and would not learn of another one
-        raise ProxyUnsupportedError(
-            message=f"the proxy's UDP relay is {host}, which is of another family than this socket",
-            hint="Make the socket with AF_INET6",
-        )
-    spare = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        set_again(sock._options, spare)
-        if ":" in host:
-            spare.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bind_like(_Plain.getsockname(sock), spare)
-        _connect(spare, relay)
-        spare.settimeout(sock.gettimeout())
-        names = spare.getsockname(), spare.getpeername()
-        put_under(spare, sock)
-    except BaseException:
-        spare.close()
-        raise
-    return names
-
-
-# -- waking up who waits for a datagram
-
-
-def _discard(sock: socket.socket) -> None:
-    """Throw away what has come in."""
-    poller = select.poll()
-    poller.register(sock, POLLIN)
-    try:
-        while poller.poll(0):  # MSG_DONTWAIT does not keep Python from waiting for a timeout
-            _recv(sock, 1, _DONTWAIT)
-    except OSError:
-        pass
-
-
-def _nudge(sock: DatagramSocket) -> None:
-    """Make an unconnected socket readable, by an empty datagram from this machine."""
-    try:
-        host, port, *_ = _Plain.getsockname(sock)
-        own = family_of(sock)
-        if not any(pack_ip(host) or b""):
-            host = "::1" if own == socket.AF_INET6 else "127.0.0.1"
-        with socket.socket(own, socket.SOCK_DGRAM) as helper:
-            _Plain.sendto(helper, b"", (host, port))
-    except OSError:
-        pass
-
-
-def _wake(sock: DatagramSocket, names: tuple[Any, Any] | None) -> None:
-    """Make a socket readable that is connected to a relay, and cut it off from there."""
-    try:
-        family = family_of(sock) if names is None else _family(names[0])
-        with socket.socket(family, socket.SOCK_DGRAM, fileno=os.dup(sock.fileno())) as own:
-            here = own.getsockname()
-            with socket.socket(family, socket.SOCK_DGRAM) as helper:
-                helper.bind((here[0], 0, *here[2:]))
-                _connect(own, helper.getsockname())
-                _Plain.sendto(helper, b"", here)
-    except OSError:  # closed meanwhile
-        pass
-
-
-def _family(name: Any) -> int:
-    return socket.AF_INET6 if ":" in name[0] else socket.AF_INET
-
-
-# -- the socket
 
 
 class DatagramSocket(SocksSocket):
@@ -596,7 +205,7 @@ class DatagramSocket(SocksSocket):
             )
         try:
             # refuses SOCKS4 and HTTP here and now, not in the background
-            handshake((chain[0], "0.0.0.0", 0), _UDP_ASSOCIATE).close()
+            handshake((chain[0], "0.0.0.0", 0), UDP_ASSOCIATE).close()
         except ProxyError as error:
             name_the_leg(error, ((chain[0], *target),), 0)
             raise
@@ -617,7 +226,7 @@ class DatagramSocket(SocksSocket):
         """Say what went wrong: a loss every time, a failure once, then it may be tried again."""
         error = association.error
         assert error is not None
-        _discard(self)
+        discard_all(self)
         if not association.lost:
             self._association = None
             self._go_dead()
@@ -751,7 +360,7 @@ class DatagramSocket(SocksSocket):
             if found is not None:
                 return found[0], data, found[1]
             if flags & _PEEK:
-                _recv(self, 1, _DONTWAIT)
+                _recv(self, 1, DONTWAIT)
             if deadline is None:
                 timeout = self.gettimeout()
                 deadline = monotonic() + timeout if timeout else None
@@ -767,7 +376,7 @@ class DatagramSocket(SocksSocket):
             if found is not None:
                 return found[0], data, found[1], ancillary, got
             if flags & _PEEK:
-                _recv(self, 1, _DONTWAIT)
+                _recv(self, 1, DONTWAIT)
 
     def _recognise(self, data: bytes) -> tuple[int, Any] | None:
         """Where the payload begins, and whom it is from; None if it must be dropped."""

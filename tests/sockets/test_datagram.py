@@ -15,7 +15,8 @@ import pytest
 import socksy
 from socksy.proxy import Proxy
 from socksy.sockets import pending
-from socksy.sockets.datagram import QUEUE, DatagramSocket, relay_address
+from socksy.sockets.association import QUEUE, relay_address
+from socksy.sockets.datagram import DatagramSocket
 from socksy.sockets.dial import run
 from socksy.sockets.stream import SocksSocket
 from socksy.testing import SocksServer
