@@ -30,12 +30,16 @@ _is_installed = False
 
 # These reach the proxy, or ask what the rules have decided. The embedded proxy is no client.
 _NAMES = "socksy.names"
-_OURS = ("socksy.sockets.dial", "socksy.sockets.lookup", _NAMES)
+_OURS = ("socksy.sockets.dial", "socksy.sockets.lookup", "socksy.sockets.association", _NAMES)
 _NOT_A_CLIENT = "socksy.testing."
-_DATAGRAMS = "socksy.sockets.datagram"
-_TO_THE_RELAY = ("_connect_to_relay", "_nudge", "_wake")
 # Methods and functions that somebody calls: who?
-_IN_BETWEEN = ("socket", _NAMES, _DATAGRAMS, "socksy.sockets.stream", "socksy.patch.sockets")
+_IN_BETWEEN = (
+    "socket",
+    _NAMES,
+    "socksy.sockets.datagram",
+    "socksy.sockets.stream",
+    "socksy.patch.sockets",
+)
 
 
 def switch_on(patch: Patch) -> None:
@@ -118,8 +122,6 @@ def _is_by_socksy() -> bool:
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module in _OURS and not (module == _NAMES and is_unpatched()):
-            return True
-        if module == _DATAGRAMS and frame.f_code.co_name in _TO_THE_RELAY:
             return True
         if module not in _IN_BETWEEN:
             return bool(module.startswith(_NOT_A_CLIENT))

@@ -485,9 +485,17 @@ class SocksSocket(socket.socket):
 
     def detach(self) -> int:
         """As on a plain socket; an SSLSocket that takes over goes through the proxy too."""
-        if self._tunnel is not None or self._route_now() is not None:
+        # without a proxy now, but not for ever: a default may be set before it connects
+        if self._tunnel is not None or (self._route is not None and not self._is_connected()):
             _hand_over_to_ssl(self)
         return super().detach()
+
+    def _is_connected(self) -> bool:
+        try:
+            super().getpeername()
+        except OSError:
+            return False
+        return True
 
 
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:

@@ -1010,10 +1010,21 @@ def test_tls_connect_ex_goes_through_the_proxy(server, tls_echo, certificates):
 
 def test_tls_without_a_proxy_stays_plain(tls_echo, certificates):
     """Nothing is swapped where there is nothing to go around."""
-    with certificates[1].wrap_socket(SocksSocket(), server_hostname=NAME) as tls:
+    with certificates[1].wrap_socket(SocksSocket(proxy=None), server_hostname=NAME) as tls:
         assert type(tls) is ssl.SSLSocket
         tls.connect(tls_echo)
         check_echo(tls)
+
+
+def test_tls_wrapped_before_there_was_a_default_proxy_goes_through_it(
+    server, tls_echo, certificates
+):
+    """A default proxy that is set later is not forgotten, as for any socket."""
+    with certificates[1].wrap_socket(SocksSocket(), server_hostname=NAME) as tls:
+        with socksy.using(server.url("socks5h")):
+            tls.connect((NAME, tls_echo[1]))
+        check_echo(tls)
+    assert [request.host for request in server.requests] == [NAME]
 
 
 # -- create_connection
