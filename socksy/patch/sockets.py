@@ -92,6 +92,9 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             and isinstance(address, tuple)
         ):
             host = address[0]
+            if _is_localhost(host):  # also where connects to it would go through the proxy
+                host = "::1" if family_of(self) == socket.AF_INET6 else "127.0.0.1"
+                address = (host, *address[1:])
             if host and host != "<broadcast>" and pack_ip(_text(host).partition("%")[0]) is None:
                 found = self._patch.resolver.getaddrinfo(host, None, family_of(self), self.type)
                 address = (found[0][4][0], *address[1:])
@@ -101,7 +104,7 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
         """The address with the name again that its placeholder stands for."""
         if family_of(self) in _INET and isinstance(address, tuple) and address:
             host = named(address[0])
-            if _text(host).lower().rstrip(".").endswith(".localhost"):
+            if _is_localhost(host) and host != "localhost":
                 host = "localhost"  # RFC 6761, 6.3: not a matter of any resolver
             if host is not address[0]:
                 return (host, *address[1:])
@@ -126,6 +129,11 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
         if pack_ip(host.partition("%")[0]) is not None:
             return address
         return (placeholder(host, family_of(self)), *address[1:])
+
+
+def _is_localhost(host: Any) -> bool:
+    name = _text(host).lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def _text(host: Any) -> str:

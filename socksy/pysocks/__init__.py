@@ -30,6 +30,8 @@ from ..proxy import SOCKS5H as _REMOTE5
 from ..proxy import Proxy
 from ..sockets.stream import SocksSocket
 from .errors import (
+    SOCKS4_ERRORS,
+    SOCKS5_ERRORS,
     GeneralProxyError,
     HTTPError,
     ProxyConnectionError,
@@ -88,23 +90,6 @@ PROXY_TYPE_HTTP = HTTP = 3
 PROXY_TYPES = {"SOCKS4": SOCKS4, "SOCKS5": SOCKS5, "HTTP": HTTP}
 PRINTABLE_PROXY_TYPES = {number: name for name, number in PROXY_TYPES.items()}
 DEFAULT_PORTS = {SOCKS4: 1080, SOCKS5: 1080, HTTP: 8080}
-
-#: what PySocks says of a reply; our errors say more
-SOCKS4_ERRORS = {
-    0x5B: "Request rejected or failed",
-    0x5C: "Request rejected because SOCKS server cannot connect to identd on the client",
-    0x5D: "Request rejected because the client program and identd report different user-ids",
-}
-SOCKS5_ERRORS = {
-    0x01: "General SOCKS server failure",
-    0x02: "Connection not allowed by ruleset",
-    0x03: "Network unreachable",
-    0x04: "Host unreachable",
-    0x05: "Connection refused",
-    0x06: "TTL expired",
-    0x07: "Command not supported, or protocol error",
-    0x08: "Address type not supported",
-}
 
 _orgsocket = _orig_socket = socket.socket  # used by recipes
 

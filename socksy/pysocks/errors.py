@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+#: what PySocks says of a reply, which programs look for in texts; ours follows
+SOCKS4_ERRORS = {
+    0x5B: "Request rejected or failed",
+    0x5C: "Request rejected because SOCKS server cannot connect to identd on the client",
+    0x5D: "Request rejected because the client program and identd report different user-ids",
+}
+SOCKS5_ERRORS = {
+    0x01: "General SOCKS server failure",
+    0x02: "Connection not allowed by ruleset",
+    0x03: "Network unreachable",
+    0x04: "Host unreachable",
+    0x05: "Connection refused",
+    0x06: "TTL expired",
+    0x07: "Command not supported, or protocol error",
+    0x08: "Address type not supported",
+}
+_WORDS = {"SOCKS4": SOCKS4_ERRORS, "SOCKS5": SOCKS5_ERRORS}
+
+
 class ProxyError(ours.ProxyError):
     """What all have in common.
 
@@ -69,10 +88,16 @@ class HTTPError(ProxyError):
 
 
 class _Renamed(ProxyError):
-    """An error of ours under a name of PySocks': it keeps its own text and attributes."""
+    """An error of ours under a name of PySocks': its text follows PySocks' words."""
 
     def __str__(self) -> str:
-        return ours.ProxyError.__str__(self)
+        text = ours.ProxyError.__str__(self)
+        if isinstance(self, ours.ProxyReplyError) and self.protocol in _WORDS:
+            words = _WORDS[self.protocol].get(self.code, "Unknown error")
+            return f"{self.code:#04x}: {words}: {text}"
+        if isinstance(self, SOCKS5AuthError):
+            return f"SOCKS5 authentication failed: {text}"
+        return text
 
     @property
     def msg(self) -> str:
@@ -83,7 +108,7 @@ class _Renamed(ProxyError):
         # who looks here wants to tell a passed deadline from the rest
         cause = self.__cause__
         if isinstance(self, ours.ProxyTimeoutError):
-            return self
+            return TimeoutError("timed out")
         return cause if isinstance(cause, OSError) else None
 
 

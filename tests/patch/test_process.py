@@ -417,6 +417,16 @@ def test_binding_to_a_name_looks_nothing_up(patched):
         assert sock.getsockname()[0] == "0.0.0.0"
 
 
+@pytest.mark.parametrize("name", ["localhost", "LocalHost.", "a.localhost"])
+def test_binding_to_localhost_works_where_it_is_not_bypassed(proxy, name):
+    """A server is here, wherever connects to it go."""
+    with socksy.wrap_module(proxy=proxy.url(), bypass=()):
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as sock:
+                sock.bind((name, 0))
+                assert sock.getsockname()[0] == address
+
+
 # -- what a socket is
 
 
