@@ -164,8 +164,8 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         "all on one port, until SIGINT or SIGTERM. The first line on stdout says where it listens."
     )
     where = parser.add_argument_group("where to listen")
-    where.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    where.add_argument("--port", type=int, default=1080, help="0 for any free one (default: 1080)")
+    where.add_argument("--host", help="address (default: 127.0.0.1)")
+    where.add_argument("--port", type=int, help="0 for any free one (default: 1080)")
     where.add_argument("--unix", metavar="PATH", help="a Unix socket instead")
     who = parser.add_argument_group("who may use it", "With any user, every client must log in.")
     who.add_argument(
@@ -194,15 +194,19 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     from .testing import SocksServer
 
-    if not 0 <= arguments.port < 65536:
+    if arguments.unix is not None and (arguments.host, arguments.port) != (None, None):
+        return complain("--unix takes the place of --host and --port", BAD_USAGE)
+    host = "127.0.0.1" if arguments.host is None else arguments.host
+    port = 1080 if arguments.port is None else arguments.port
+    if not 0 <= port < 65536:
         return complain("a port is a number from 0 to 65535", BAD_USAGE)
     try:
         users = _users(arguments)
     except OSError as exc:
         return complain(f"cannot read the users: {exc}")
     server = SocksServer(
-        arguments.host,
-        arguments.port,
+        host,
+        port,
         path=arguments.unix,
         users=users,
         names=dict(map(_name, arguments.name)),
@@ -212,7 +216,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     try:
         server.start()
     except OSError as exc:
-        where = arguments.unix or f"{arguments.host}:{arguments.port}"
+        where = arguments.unix or f"{host}:{port}"
         return complain(f"cannot listen on {where}: {exc.strerror or exc}")
     try:
         with _signals() as told:
@@ -269,8 +273,11 @@ def _users(arguments: argparse.Namespace) -> dict[str, str] | None:
     if arguments.users_file == "-":
         lines += sys.stdin.read().splitlines()
     elif arguments.users_file is not None:
-        with open(arguments.users_file, encoding="utf-8") as file:
-            lines += file.read().splitlines()
+        try:
+            with open(arguments.users_file, encoding="utf-8") as file:
+                lines += file.read().splitlines()
+        except UnicodeDecodeError:
+            raise InvalidArgumentError("the users file is not UTF-8") from None
     users = {}
     for line in filter(None, lines):
         name, colon, password = line.partition(":")
@@ -284,7 +291,7 @@ def _users(arguments: argparse.Namespace) -> dict[str, str] | None:
 
 
 def _name(text: str) -> tuple[str, str | tuple[str, int]]:
-    from .hosts import clean_host, pack_ip
+    from .hosts import clean_host, pack_ip, parse_port
 
     name, equals, place = text.partition("=")
     address, port = place, ""
@@ -293,6 +300,6 @@ def _name(text: str) -> tuple[str, str | tuple[str, int]]:
         port = port.removeprefix(":")
     elif place.count(":") == 1:
         address, _, port = place.partition(":")
-    if not equals or pack_ip(address) is None or not (port.isdecimal() or not port):
+    if not equals or pack_ip(address) is None or (port and not parse_port(port)):
         raise InvalidArgumentError(f"a name is given as NAME=ADDRESS[:PORT], not {text!r}")
     return clean_host(name), (address, int(port)) if port else address

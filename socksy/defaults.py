@@ -30,6 +30,8 @@ _process: Route = None
 def set_default_proxy(proxy: ProxyLike) -> None:
     """Make `proxy` the default of the whole process; None takes it away.
 
+    A forked process inherits it, a spawned one does not: ``socksy run`` reaches both.
+
     Raises:
         InvalidProxyError: it is not a proxy.
     """

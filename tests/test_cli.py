@@ -162,6 +162,9 @@ def test_a_port_in_use_is_a_failed_job(capsys):
         ["serve", "--name", "www.test=www.example"],
         ["serve", "--name", "a b=127.0.0.1"],
         ["serve", "--name", "www.test=127.0.0.1:http"],
+        ["serve", "--name", "www.test=127.0.0.1:70000"],
+        ["serve", "--unix", "socket", "--port", "1080"],
+        ["serve", "--unix", "socket", "--host", "::1"],
         ["serve", "--user", "alice"],
         ["serve", "--user", ":secret"],
         ["demo", "--proxy", "127.0.0.1:1080"],
@@ -188,6 +191,13 @@ def test_an_empty_users_file_does_not_make_an_open_proxy(tmp_path):
     path = tmp_path / "users"
     path.write_text("\n")
     assert cli.main(["serve", "--users-file", str(path)]) == 2
+
+
+def test_a_users_file_that_is_not_utf_8(tmp_path, capsys):
+    path = tmp_path / "users"
+    path.write_bytes(b"alice:\xff\n")
+    assert cli.main(["serve", "--users-file", str(path)]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_a_users_file_that_is_not_there(tmp_path, capsys):

@@ -109,7 +109,9 @@ def _no_way_in(
     method: int, has_login: bool, require_auth: bool
 ) -> ProxyAuthenticationError | ProxyProtocolError:
     if method == _NO_ACCEPTABLE:
-        if has_login:
+        if require_auth:
+            hint = "It takes no user name and password; without require_auth it may let you in"
+        elif has_login:
             hint = "It takes neither user name and password nor, maybe, any login at all"
         else:
             hint = "It probably wants a user name and password: socks5h://user:password@host"

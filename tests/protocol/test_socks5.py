@@ -379,7 +379,11 @@ def test_the_reply_too_must_be_of_version_5():
 
 @pytest.mark.parametrize(
     ("start", "hint"),
-    [(anonymous(), "user:password@host"), (alice(), "neither user name and password")],
+    [
+        (anonymous(), "user:password@host"),
+        (alice(), "neither user name and password"),
+        (alice(require_auth=True), "without require_auth"),
+    ],
 )
 def test_no_acceptable_method_has_a_hint(start, hint):
     with pytest.raises(errors.ProxyAuthenticationError) as caught:
