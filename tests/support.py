@@ -145,6 +145,14 @@ def script(*exchanges):
     return handler
 
 
+def service(port, protocol="tcp"):
+    """What getnameinfo calls a port here: bare systems have no names for them."""
+    try:
+        return socket.getservbyport(port, protocol)
+    except OSError:
+        return str(port)
+
+
 def unused_port():
     """A port nobody listens on, at least for the next moment."""
     with socket.socket() as sock:

@@ -10,7 +10,7 @@ import pytest
 import socksy
 from socksy.testing import SocksServer
 
-from ..support import BANNER, echo, read_exactly, serving
+from ..support import BANNER, echo, read_exactly, service, serving
 
 PLAIN = socket.socket
 
@@ -90,7 +90,7 @@ def test_what_goes_through_the_proxy_is_let_go(proxy, no_local_lookup):
         with socksy.create_connection(("secret.test", 7), proxy=proxy.url()) as sock:
             assert read_exactly(sock, len(BANNER)) == BANNER
         assert socket.getnameinfo((socket.gethostbyname("secret.test"), 80), 0)[0] == "secret.test"
-        assert socket.getnameinfo(("192.0.2.1", 80), 0) == ("192.0.2.1", "http")
+        assert socket.getnameinfo(("192.0.2.1", 80), 0) == ("192.0.2.1", service(80))
 
 
 def test_a_proxy_by_name_and_local_lookups_for_it(socks_server, no_local_lookup):
