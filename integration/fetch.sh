@@ -11,8 +11,8 @@ echo "    fetching the sources of ${packages[*]}"
 rm -rf "$directory"
 mkdir -p "$directory"
 for package in "${packages[@]}"; do
-  "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
-    --dest "$directory" "$package"
+  "$python" -m pip download --quiet --disable-pip-version-check --no-deps --no-binary "${package%%=*}" \
+    --dest "$directory" "$package" # ":all:" would also compile everything that builds it
 done
 for archive in "$directory"/*.tar.gz; do tar -xzf "$archive" -C "$directory"; done
 chmod +x "$directory"/PySocks-*/test/bin/3proxy
