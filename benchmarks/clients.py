@@ -195,7 +195,4 @@ def asyncio_by_socksy(port: int) -> Callable[[int], Awaitable[socket.socket]]:
     """The same with socksy.aio."""
     proxy = socksy.Proxy.from_url(f"socks5h://127.0.0.1:{port}")
 
-    async def connect(_: int) -> socket.socket:
-        return await aio.connect(NAME, PORT, proxy=proxy)
-
-    return connect
+    return lambda _: aio.connect(NAME, PORT, proxy=proxy)

@@ -29,14 +29,14 @@ from .errors import ProxyTimeoutError
 from .hosts import clean_host
 from .proxy import as_route
 from .sockets.dial import MSG_PEEK, PATIENCE, POLLIN, recv, run
-from .sockets.stream import UNSET, SocksSocket, _Unset, chain_for, opening
+from .sockets.stream import UNSET, SocksSocket, _Unset, arrive, chain_for, opening, set_out
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from .hosts import Host
-    from .proxy import Proxy, ProxyLike, Route
+    from .proxy import Chain, Proxy, ProxyLike, Route
     from .sockets.dial import Wait
 
 __all__ = ["connect", "create_connection", "create_datagram_endpoint", "open_connection"]
@@ -76,7 +76,8 @@ async def connect(
     if chain is None:
         direct = _connect_directly(host, port, local_addr, options)
         return await _within(timeout, direct)  # type: ignore[no-any-return]
-    return await _drive(opening(chain, (host, port), timeout, local_addr, options))
+    with _way(chain, (host, port), timeout, local_addr, options) as on_the_way:
+        return await on_the_way.outcome
 
 
 async def create_connection(
@@ -120,7 +121,8 @@ async def create_connection(
         )
         return await _within(timeout, making)  # type: ignore[no-any-return]
     deadline = monotonic() + (timeout or 0)
-    sock = await _drive(opening(chain, (host, port), timeout, local_addr))
+    with _way(chain, (host, port), timeout, local_addr) as on_the_way:
+        sock = await on_the_way.outcome
     try:
         protocol = protocol_factory()
     except BaseException:
@@ -215,7 +217,11 @@ async def create_datagram_endpoint(
             protocol_factory, local_addr, named, family=family
         )
     make = partial(_datagram_socket, route, family, local_addr, remote_addr, timeout)
-    sock = make() if remote_addr is None else await _in_thread(loop, make)
+    if remote_addr is None:
+        sock = make()
+    else:
+        with _Thread(loop, make) as thread:
+            sock = await thread.outcome
     try:
         protocol = protocol_factory()
     except BaseException:
@@ -333,37 +339,39 @@ async def _connect_to(
 # -- through a proxy
 
 
-async def _drive(task: Generator[Wait, bool, SocksSocket]) -> SocksSocket:
+def _way(*arguments: Any) -> _Driver | _Thread:
+    """What gets through, given the arguments of `opening`; in a ``with``, which ends it."""
     loop = asyncio.get_running_loop()
     if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
-        return await _in_thread(loop, partial(run, task))
-    driver = _Driver(loop, task)
-    try:
-        return await driver.outcome
-    except asyncio.CancelledError:
-        outcome = driver.outcome
-        if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
-            outcome.result().close()  # it had succeeded just before
-        raise
-    finally:
-        driver.stop()
-        del driver  # a failure would hold on to it, and it to the failure
+        return _Thread(loop, partial(run, opening(*arguments)))
+    return _Driver(loop, *arguments)
 
 
-async def _in_thread(
-    loop: asyncio.AbstractEventLoop, make: Callable[[], SocksSocket]
-) -> SocksSocket:
-    running = loop.run_in_executor(None, make)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
+class _Thread:
+    """Something that makes a socket in a thread.
+
+    Attributes:
+        outcome: an awaitable of the socket.
+    """
+
+    __slots__ = ("_running", "outcome")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, make: Callable[[], SocksSocket]) -> None:
+        self._running = loop.run_in_executor(None, make)
+        self.outcome = asyncio.shield(self._running)
+
+    def __enter__(self) -> _Thread:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
         # A thread cannot be stopped: it ends with its deadline, and what it made is not wanted.
-        running.add_done_callback(_drop)
-        raise
+        if kind is not None:
+            self._running.add_done_callback(_drop)
+        del self.outcome  # a failure would hold on to it, and it to the failure
 
 
 def _drop(done: asyncio.Future[SocksSocket]) -> None:
-    if done.exception() is None:
+    if not done.cancelled() and done.exception() is None:
         done.result().close()
 
 
@@ -417,28 +425,56 @@ class _Driver:
     """Resumes a task of `Dial` whenever its socket is ready, from the loop's callbacks.
 
     Attributes:
-        outcome: a future of what the task returns or raises.
+        outcome: a future of the connected socket.
         until: when the wait that is under way is over, on the clock of `time.monotonic`.
     """
 
-    __slots__ = ("_clock", "_loop", "_task", "_watched", "outcome", "until")
+    __slots__ = (
+        "_address",
+        "_clock",
+        "_dial",
+        "_loop",
+        "_sock",
+        "_task",
+        "_watched",
+        "outcome",
+        "until",
+    )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, task: Generator[Wait, bool, SocksSocket]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        chain: Chain,
+        address: tuple[Host, int],
+        *arguments: Any,
     ) -> None:
         self._loop = loop
-        self._task = task
-        # a socket, its number and the event
-        self._watched: tuple[Any, int, int] | None = None
+        self._address = address
+        self._sock, self._dial, self._task = set_out(chain, address, *arguments)
+        # a socket, the event that it should have, and until when
+        self._watched: Wait | None = None
         clock = _clocks.get(loop)
         if clock is None:
             clock = _clocks[loop] = _Clock()
         self._clock = clock
         self.until = inf
         self.outcome: asyncio.Future[SocksSocket] = loop.create_future()
-        self._resume(None)
+        try:
+            self._resume(None)
+        except BaseException:  # Ctrl-C: nobody would close it
+            self._sock.close()
+            raise
 
-    def stop(self) -> None:
+    def __enter__(self) -> _Driver:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # it may have succeeded just before it was cancelled
+            self._stop()
+            self._sock.close()
+        del self.outcome  # a failure would hold on to it, and it to the failure
+
+    def _stop(self) -> None:
         """Let go of everything. Idempotent."""
         self._unwatch()
         self._clock.waiting.discard(self)
@@ -451,43 +487,43 @@ class _Driver:
 
     def _resume(self, came: bool | None) -> None:
         try:
-            sock, event, until = self._task.send(came)  # type: ignore[arg-type]
+            wait = self._task.send(came)  # type: ignore[arg-type]
             for _ in range(_TRIES):
-                if event != POLLIN or type(sock) is not SocksSocket or not _has_input(sock):
+                if wait[1] != POLLIN or wait[0] is not self._sock or not _has_input(self._sock):
                     break
-                sock, event, until = self._task.send(True)
+                wait = self._task.send(True)
         except StopIteration as stop:
-            self.stop()
-            self.outcome.set_result(stop.value)
+            self._stop()
+            self.outcome.set_result(arrive(self._sock, stop.value, self._dial, self._address))
         except Exception as exc:
-            self.stop()
+            self._stop()
             self.outcome.set_exception(exc)
         else:
             watched = self._watched
-            if watched is None or watched[0] is not sock or watched[2] != event:
+            if watched is None or watched[0] is not wait[0] or watched[1] != wait[1]:
                 self._unwatch()
-                self._watch(sock, event)
-            assert until is not None  # there always is a deadline here
-            self.until = until
+                self._watch(wait)
+            assert wait[2] is not None  # there always is a deadline here
+            self.until = wait[2]
             self._clock.watch(self)
 
-    def _watch(self, sock: Any, event: int) -> None:
-        number = sock.fileno()
+    def _watch(self, wait: Wait) -> None:
+        sock, event, _ = wait
         add = self._loop.add_reader if event == POLLIN else self._loop.add_writer
-        add(number, self._ready)
-        self._watched = sock, number, event
+        add(sock.fileno(), self._ready)
+        self._watched = wait
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            _, number, event = self._watched
+            sock, event, _ = self._watched
             self._watched = None
             remove = self._loop.remove_reader if event == POLLIN else self._loop.remove_writer
-            remove(number)
+            remove(sock.fileno())
 
     def _ready(self) -> None:
         watched = self._watched
         # Between two answers nothing changes for the application's socket. A spare may be put under
         # another number meanwhile, and a selector could not be rid of it any more.
-        if watched is not None and not (watched[2] == POLLIN and type(watched[0]) is SocksSocket):
+        if watched is not None and not (watched[1] == POLLIN and watched[0] is self._sock):
             self._unwatch()
         self._resume(True)

@@ -220,7 +220,7 @@ class Dial:
         self._spent = False
 
     def _fits(self, chain: Chain, host: str) -> bool:
-        """Whether nothing is special, as `now` has it."""
+        """Whether nothing is special, as `now` has it, on a non-blocking socket."""
         proxy = chain[0]
         return (
             proxy.endpoint is not None
@@ -228,22 +228,56 @@ class Dial:
             and family_of(self._own) == _IPV4
             and not proxy.pipelined
             and (proxy.scheme not in _LOCAL_DNS or pack_ip(host) is not None)
+            and self.deadline is not None
+            and self._own.gettimeout() == 0
         )
 
     def through(
         self, chain: Chain, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
-        """Get through, and return BND.ADDR and BND.PORT.
+        """Get through; the task returns BND.ADDR and BND.PORT.
 
-        Whatever is raised, no connection is left behind: the application's descriptor is
+        Whatever it raises, no connection is left behind: the application's descriptor is
         unconnected again, and its timeout as it was.
         """
+        if self._fits(chain, host):
+            return self._straight(chain[0], host, port, command)
+        return self._by_any_way(chain, host, port, command)
+
+    def _straight(
+        self, proxy: Proxy, host: str, port: int, command: int
+    ) -> Generator[Wait, bool, Address]:
+        """`_by_any_way` if nothing is special: thousands may be in here, so in one generator."""
+        own = self._own
+        self.legs = ((proxy, host, port),)
+        assert proxy.endpoint is not None
+        try:
+            talk = handshake(self.legs[0], command, self.early_data)
+            self._spent = True
+            number = _connect_ex(own, proxy.endpoint)
+            if number in _IN_PROGRESS:
+                if not (yield own, POLLOUT, self.deadline):
+                    raise ProxyTimeoutError(phase=CONNECTING)
+                number = own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                exc = OSError(number, os.strerror(number))
+                self._leave_alone_if_in_use(exc)
+                raise _unreachable(exc, 1) from exc
+            return (yield from drive(own, talk, self.deadline))  # type: ignore[no-any-return]
+        except BaseException as error:
+            if isinstance(error, ProxyError):
+                name_the_leg(error, self.legs, 0)
+            if self._spent:
+                self._renew()
+            raise
+
+    def _by_any_way(
+        self, chain: Chain, host: str, port: int, command: int
+    ) -> Generator[Wait, bool, Address]:
         own = self._own
         timeout = own.gettimeout()
         attempt: Attempting = self.attempt
-        if self.deadline is not None and self._fits(chain, host):
-            attempt = self._straight
-        elif any(proxy.pipelined for proxy in chain):
+        if any(proxy.pipelined for proxy in chain):
             from . import pipelining
 
             attempt = partial(pipelining.attempt, self)
@@ -320,30 +354,6 @@ class Dial:
         except ProxyError as error:
             if error.proxy is None:
                 name_the_leg(error, legs, 0)
-            raise
-
-    def _straight(
-        self, chain: Chain, host: str, port: int, command: int
-    ) -> Generator[Wait, bool, Address]:
-        """`attempt` if nothing is special: with the least generators, which hundreds may be in."""
-        own, proxy, deadline = self._own, chain[0], self.deadline
-        self.legs = legs = ((proxy, host, port),)
-        assert proxy.endpoint is not None
-        try:
-            talk = handshake(legs[0], command, self.early_data)
-            self._spent = True
-            number = _connect_ex(own, proxy.endpoint)
-            if number in _IN_PROGRESS:
-                if not (yield own, POLLOUT, deadline):
-                    raise ProxyTimeoutError(phase=CONNECTING)
-                number = own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
-                exc = OSError(number, os.strerror(number))
-                self._leave_alone_if_in_use(exc)
-                raise _unreachable(exc, 1) from exc
-            return (yield from drive(own, talk, deadline))  # type: ignore[no-any-return]
-        except ProxyError as error:
-            name_the_leg(error, legs, 0)
             raise
 
     def _legs(self, chain: Chain, host: str, port: int) -> Generator[Wait, bool, tuple[Leg, ...]]:

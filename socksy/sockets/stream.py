@@ -660,17 +660,38 @@ def opening(
     Whatever ends it early, the socket is closed. Without a timeout it has `PATIENCE`: a loop must
     never be blocked by a lookup, which takes a thread only if there is a deadline.
     """
+    sock, dial, task = set_out(chain, address, timeout, source_address, options)
+    try:
+        bound = yield from task
+    except BaseException:
+        sock.close()
+        raise
+    return arrive(sock, bound, dial, address)
+
+
+def set_out(
+    chain: Chain,
+    address: tuple[Host, int],
+    timeout: float | None,
+    source_address: tuple[str, int] | None = None,
+    options: Iterable[tuple[Any, ...]] = (),
+) -> tuple[SocksSocket, Dial, Generator[Wait, bool, Address]]:
+    """`opening` in pieces, where each generator counts: drive the task, then `arrive` or close."""
     host, port = clean_target(*address)
     sock = socket_for(chain, source_address, options)
     try:
         sock.setblocking(False)
         timeout = PATIENCE if timeout is None else timeout
         dial = Dial(sock, timeout, sock._local, sock._options)
-        bound = yield from dial.through(chain, host, port, _CONNECT)
+        return sock, dial, dial.through(chain, host, port, _CONNECT)
     except BaseException:
         sock.close()
         raise
-    sock._tunnel = Tunnel(sock._peer_form(address), bound, dial)
+
+
+def arrive(sock: SocksSocket, bound: Address, dial: Dial, address: tuple[Host, int]) -> SocksSocket:
+    """The other piece; `bound` is what the task returned."""
+    _connected(sock, bound, dial, sock._peer_form(address))
     return sock
 
 
