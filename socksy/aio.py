@@ -33,11 +33,11 @@ from .sockets.stream import UNSET, SocksSocket, _Unset, arrive, chain_for, openi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from socket import socket
     from typing import Any
 
     from .hosts import Host
     from .proxy import Chain, Proxy, ProxyLike, Route
-    from .sockets.dial import Wait
 
 __all__ = ["connect", "create_connection", "create_datagram_endpoint", "open_connection"]
 
@@ -392,12 +392,12 @@ class _Clock:
     __slots__ = ("__weakref__", "_next", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: set[_Driver] = set()
+        self.waiting: dict[_Driver, None] = {}  # a set of thousands takes three times the memory
         self._next = inf
 
     def watch(self, driver: _Driver) -> None:
         """Have the driver told when its time is up, unless it has left `waiting` by then."""
-        self.waiting.add(driver)
+        self.waiting[driver] = None
         if driver.until < self._next - _TICK:
             self._set(driver.until)
 
@@ -433,6 +433,7 @@ class _Driver:
         "_address",
         "_clock",
         "_dial",
+        "_event",
         "_loop",
         "_sock",
         "_task",
@@ -451,8 +452,8 @@ class _Driver:
         self._loop = loop
         self._address = address
         self._sock, self._dial, self._task = set_out(chain, address, *arguments)
-        # a socket, the event that it should have, and until when
-        self._watched: Wait | None = None
+        self._watched: socket | None = None
+        self._event = 0  # what it should have
         clock = _clocks.get(loop)
         if clock is None:
             clock = _clocks[loop] = _Clock()
@@ -477,7 +478,7 @@ class _Driver:
     def _stop(self) -> None:
         """Let go of everything. Idempotent."""
         self._unwatch()
-        self._clock.waiting.discard(self)
+        self._clock.waiting.pop(self, None)
         self._task.close()
 
     def expire(self) -> None:
@@ -487,11 +488,11 @@ class _Driver:
 
     def _resume(self, came: bool | None) -> None:
         try:
-            wait = self._task.send(came)  # type: ignore[arg-type]
+            sock, event, until = self._task.send(came)  # type: ignore[arg-type]
             for _ in range(_TRIES):
-                if wait[1] != POLLIN or wait[0] is not self._sock or not _has_input(self._sock):
+                if event != POLLIN or sock is not self._sock or not _has_input(self._sock):
                     break
-                wait = self._task.send(True)
+                sock, event, until = self._task.send(True)
         except StopIteration as stop:
             self._stop()
             self.outcome.set_result(arrive(self._sock, stop.value, self._dial, self._address))
@@ -499,31 +500,30 @@ class _Driver:
             self._stop()
             self.outcome.set_exception(exc)
         else:
-            watched = self._watched
-            if watched is None or watched[0] is not wait[0] or watched[1] != wait[1]:
+            if self._watched is not sock or self._event != event:
                 self._unwatch()
-                self._watch(wait)
-            assert wait[2] is not None  # there always is a deadline here
-            self.until = wait[2]
+                self._watch(sock, event)
+            assert until is not None  # there always is a deadline here
+            self.until = until
             self._clock.watch(self)
 
-    def _watch(self, wait: Wait) -> None:
-        sock, event, _ = wait
+    def _watch(self, sock: socket, event: int) -> None:
         add = self._loop.add_reader if event == POLLIN else self._loop.add_writer
         add(sock.fileno(), self._ready)
-        self._watched = wait
+        self._watched, self._event = sock, event
 
     def _unwatch(self) -> None:
         if self._watched is not None:
-            sock, event, _ = self._watched
+            number = self._watched.fileno()
             self._watched = None
-            remove = self._loop.remove_reader if event == POLLIN else self._loop.remove_writer
-            remove(sock.fileno())
+            if self._event == POLLIN:
+                self._loop.remove_reader(number)
+            else:
+                self._loop.remove_writer(number)
 
     def _ready(self) -> None:
-        watched = self._watched
         # Between two answers nothing changes for the application's socket. A spare may be put under
         # another number meanwhile, and a selector could not be rid of it any more.
-        if watched is not None and not (watched[1] == POLLIN and watched[0] is self._sock):
+        if self._watched is not self._sock or self._event != POLLIN:
             self._unwatch()
         self._resume(True)

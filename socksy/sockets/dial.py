@@ -37,7 +37,7 @@ from ..proxy import SOCKS4, SOCKS5
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Generator
-    from typing import Any, TypeAlias
+    from typing import Any, NoReturn, TypeAlias
 
     from ..protocol import Leg
     from ..protocol.steps import Address, Handshake
@@ -203,10 +203,7 @@ class Dial:
                 own.setblocking(False)
             return drive_now(own, talk, deadline)  # type: ignore[no-any-return]
         except BaseException as error:
-            if isinstance(error, ProxyError):
-                name_the_leg(error, legs, 0)
-            if self._spent:
-                self._renew()
+            self.give_up(error)
             raise
         finally:
             if deadline is not None:
@@ -247,29 +244,34 @@ class Dial:
     def _straight(
         self, proxy: Proxy, host: str, port: int, command: int
     ) -> Generator[Wait, bool, Address]:
-        """`_by_any_way` if nothing is special: thousands may be in here, so in one generator."""
-        own = self._own
-        self.legs = ((proxy, host, port),)
-        assert proxy.endpoint is not None
+        """`_by_any_way` if nothing is special. Thousands may be in here: it is one generator."""
+        self.legs = legs = ((proxy, host, port),)
         try:
-            talk = handshake(self.legs[0], command, self.early_data)
-            self._spent = True
-            number = _connect_ex(own, proxy.endpoint)
-            if number in _IN_PROGRESS:
-                if not (yield own, POLLOUT, self.deadline):
-                    raise ProxyTimeoutError(phase=CONNECTING)
-                number = own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if number:
-                exc = OSError(number, os.strerror(number))
-                self._leave_alone_if_in_use(exc)
-                raise _unreachable(exc, 1) from exc
-            return (yield from drive(own, talk, self.deadline))  # type: ignore[no-any-return]
-        except BaseException as error:
-            if isinstance(error, ProxyError):
-                name_the_leg(error, self.legs, 0)
-            if self._spent:
-                self._renew()
+            talk = handshake(legs[0], command, self.early_data)
+        except ProxyError as error:
+            name_the_leg(error, legs, 0)
             raise
+        return drive(self._own, talk, self.deadline, self)
+
+    def begin(self) -> int:
+        """Start connecting the own descriptor to the only proxy; returns what `connect_ex` does."""
+        endpoint = self.legs[0][0].endpoint
+        assert endpoint is not None
+        self._spent = True
+        return _connect_ex(self._own, endpoint)
+
+    def not_connected(self, number: int) -> NoReturn:
+        """What has become of that, if it is neither 0 nor under way."""
+        exc = OSError(number, os.strerror(number))
+        self._leave_alone_if_in_use(exc)
+        raise _unreachable(exc, 1) from exc
+
+    def give_up(self, error: BaseException) -> None:
+        """Say in the error whose it is, and leave no connection behind."""
+        if isinstance(error, ProxyError):
+            name_the_leg(error, self.legs, 0)
+        if self._spent:
+            self._renew()
 
     def _by_any_way(
         self, chain: Chain, host: str, port: int, command: int
@@ -497,49 +499,63 @@ def _unreachable(exc: OSError, addresses: int) -> ProxyError:
 
 
 def drive(
-    sock: socket.socket, talk: Handshake[Any], deadline: float | None
+    sock: socket.socket, talk: Handshake[Any], deadline: float | None, dial: Dial | None = None
 ) -> Generator[Wait, bool, Any]:
     """Run a client's handshake over a connected socket, and return its result.
 
     Args:
         deadline: if not None, the descriptor is non-blocking.
+        dial: whose own socket this is, if it is not even connected and nobody else would clean up.
     """
-    step = next(talk)
-    while True:
-        message, got = step.send, b""
-        try:
-            if message:
-                try:
-                    sent = send(sock, message)
-                except BlockingIOError:
-                    sent = 0
-                if sent != len(message):
-                    yield from _send(sock, step, sent, deadline)
-                # An answer is not here yet; the rest of a message that has begun mostly is.
-                if deadline is not None and not (yield sock, POLLIN, deadline):
-                    raise timed_out(step.awaiting)
+    try:
+        if dial is not None:
+            number = dial.begin()
+            if number in _IN_PROGRESS:
+                if not (yield sock, POLLOUT, deadline):
+                    raise ProxyTimeoutError(phase=CONNECTING)
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                dial.not_connected(number)
+        step = next(talk)
+        while True:
+            message, got = step.send, b""
             try:
-                got = recv(sock, step.need, MSG_PEEK if step.peek else 0)
-                if not got:
-                    raise closed_early(step.awaiting, step.already)
-            except BlockingIOError:
-                if deadline is None:  # SO_RCVTIMEO
-                    raise timed_out(step.awaiting) from None
-            if len(got) < step.enough:
-                got = yield from _receive(sock, step, got, bool(got), deadline)
-        except OSError as exc:
-            talk.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
-            raise
-        try:
-            step = talk.send(got)
-        except StopIteration as stop:
-            return stop.value
+                if message:
+                    try:
+                        sent = send(sock, message)
+                    except BlockingIOError:
+                        sent = 0
+                    if sent != len(message):
+                        yield from _send(sock, step, sent, deadline)
+                    # An answer is not here yet; the rest of a message that has begun mostly is.
+                    if deadline is not None and not (yield sock, POLLIN, deadline):
+                        raise timed_out(step.awaiting)
+                try:
+                    got = recv(sock, step.need, MSG_PEEK if step.peek else 0)
+                    if not got:
+                        raise closed_early(step.awaiting, step.already)
+                except BlockingIOError:
+                    if deadline is None:  # SO_RCVTIMEO
+                        raise timed_out(step.awaiting) from None
+                if len(got) < step.enough:
+                    got = yield from _receive(sock, step, got, bool(got), deadline)
+            except OSError as exc:
+                talk.throw(_as_proxy_error(exc, step))  # comes out again, knowing its proxy
+                raise
+            try:
+                step = talk.send(got)
+            except StopIteration as stop:
+                return stop.value
+    except BaseException as error:
+        if dial is not None:
+            dial.give_up(error)
+        raise
 
 
 def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None) -> Any:
-    """`drive` in this thread: the same text, with `poll` and `run` instead of each ``yield``.
+    """`drive` in this thread: the same loop, with `poll` and `run` instead of each ``yield``.
 
-    The one text that is there twice, because the generators took a quarter of a handshake's time.
+    The one loop that is there twice, because the generators took a quarter of a handshake's time.
     """
     poller = None
     step = next(talk)

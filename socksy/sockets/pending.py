@@ -40,11 +40,13 @@ from .options import put_under
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from typing import Any
+    from typing import Any, TypeVar
 
     from ..proxy import Chain
     from .dial import Wait
     from .options import Options
+
+    _Attempt = TypeVar("_Attempt", bound="Attempt")
 
 # Seconds without work after which the thread ends: a program that forks later has one thread less.
 _IDLE = 1.0
@@ -179,10 +181,13 @@ def begin(
         early_data: for the target, as in `Dial`.
     """
     own, peer = _step_aside(sock)
-    dial = Dial(own, PATIENCE, sock._local, sock._own_options())
-    dial.early_data = early_data
-    attempt = Connecting(own, peer, dial, way)
-    _hand_over(sock, attempt)
+
+    def connecting() -> Connecting:
+        dial = Dial(own, PATIENCE, sock._local, sock._own_options())
+        dial.early_data = early_data
+        return Connecting(own, peer, dial, way)
+
+    attempt = _hand_over(sock, own, peer, connecting)
     home = type(sock)
     sock.__class__ = _pending_class(home)
     sock._pending = _State(sock, attempt, home, target, on_success)
@@ -197,9 +202,7 @@ def accept(
         task: made from the descriptor that `sock` has had, which will be the connection's.
     """
     own, peer = _step_aside(sock)
-    attempt = Accepting(own, peer, task(own))
-    _hand_over(sock, attempt)
-    return attempt
+    return _hand_over(sock, own, peer, lambda: Accepting(own, peer, task(own)))
 
 
 def _step_aside(sock: socket.socket) -> tuple[socket.socket, socket.socket]:
@@ -215,14 +218,19 @@ def _step_aside(sock: socket.socket) -> tuple[socket.socket, socket.socket]:
     return own, peer
 
 
-def _hand_over(sock: socket.socket, attempt: Attempt) -> None:
-    """Submit an attempt; if there is no thread to be had, put back what `sock` has had."""
+def _hand_over(
+    sock: socket.socket, own: socket.socket, peer: socket.socket, make: Callable[[], _Attempt]
+) -> _Attempt:
+    """Make an attempt and submit it; if that cannot be, put back what `sock` has had."""
     try:
+        attempt = make()
         _negotiator.submit(attempt)
     except BaseException:
-        put_under(attempt.own, sock)
-        attempt.release()
+        put_under(own, sock)
+        own.close()
+        peer.close()
         raise
+    return attempt
 
 
 def _full_pair() -> tuple[socket.socket, socket.socket]:

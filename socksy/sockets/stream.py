@@ -244,7 +244,11 @@ class SocksSocket(socket.socket):
                 raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
             from . import pending
 
-            pending.begin(self, target, (*way, _CONNECT), _connected, early_data)
+            try:
+                pending.begin(self, target, (*way, _CONNECT), _connected, early_data)
+            except ProxyError as exc:  # it cannot be asked for that
+                self.last_error = exc
+                raise
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
         dial = Dial(
             self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
@@ -609,6 +613,7 @@ def socket_for(
         socket.AF_INET6 if ":" in there else socket.AF_INET,
         proxy=chain[0] if len(chain) == 1 else chain,
     )
+    sock._route = chain  # rather than a tuple for each of thousands
     try:
         for option in options:
             sock.setsockopt(*option)

@@ -286,6 +286,21 @@ def test_a_wrong_address_raises_at_once(server):
         assert type(sock) is SocksSocket
 
 
+def test_what_the_protocol_rules_out_raises_at_once(server, echo_server):
+    """No thread, no proxy; and the socket is as it was."""
+    with SocksSocket(proxy=server.url("socks4")) as sock:
+        sock.setblocking(False)
+        with pytest.raises(socksy.ProxyUnsupportedError) as caught:
+            sock.connect(("2001:db8::7", 80))
+        assert caught.value.target == ("2001:db8::7", 80)
+        assert sock.connect_ex(("2001:db8::7", 80)) == caught.value.errno
+        assert isinstance(sock.last_error, socksy.ProxyUnsupportedError)
+        assert server.requests == []
+        assert sock.connect_ex(echo_server) == errno.EINPROGRESS
+        assert is_writable(sock, 5)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
 def test_a_connect_nobody_waits_for_times_out(gate, monkeypatch):
     """After a long time; here it is shorter."""
     monkeypatch.setattr(module, "PATIENCE", 0.05)
