@@ -75,8 +75,9 @@ def test_cut_short(conversation, count):
 
 @pytest.mark.parametrize("phase", [CONNECT, METHOD_CHOICE, REPLY])
 def test_reset_at(phase):
-    with SocksServer(faults=reset_at(phase)) as server, connected(server) as sock:
-        with pytest.raises(ConnectionResetError):
+    with SocksServer(faults=reset_at(phase)) as server:
+        # a connect with a timeout may hear of the reset already
+        with pytest.raises(ConnectionResetError), connected(server) as sock:
             raw.ask5(sock, 1, raw.ip(("127.0.0.1", 1)))
             sock.recv(1)
 
