@@ -287,9 +287,9 @@ class Dial:
                 self.deadline = monotonic() + _LONGEST
         # On a socket that is not blocking as it is, this costs no system calls.
         switched = timeout != 0 and self.deadline is not None
-        if switched:
-            own.setblocking(False)
         try:
+            if switched:
+                own.setblocking(False)
             if chain[-1].scheme in _LOCAL_DNS and pack_ip(host) is None:
                 bound = yield from self._try_each_address(attempt, chain, host, port, command)
             else:
@@ -300,6 +300,7 @@ class Dial:
                 from .options import put_under
 
                 self.names = self.spare.getsockname(), self.spare.getpeername()
+                self._spent = True  # from now on, if Ctrl-C comes in between
                 put_under(self.spare, own)
             return bound
         except BaseException:

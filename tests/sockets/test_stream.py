@@ -589,6 +589,33 @@ def test_an_interrupted_handshake_leaves_nothing_behind(server, mocker, echo_ser
         check_echo(sock)
 
 
+@pytest.mark.parametrize("name", ["setblocking", "dup2"])
+def test_an_interrupt_right_after_a_system_call_leaves_nothing_behind(
+    server, mocker, echo_server, name
+):
+    """Python runs the handlers of signals when a system call has returned."""
+    where = SocksSocket if name == "setblocking" else os
+    original = getattr(where, name)
+
+    def interrupt(*arguments, **options):
+        setattr(where, name, original)
+        original(*arguments, **options)
+        raise KeyboardInterrupt
+
+    proxy = server.url("socks5h").replace("127.0.0.1", "localhost")
+    with SocksSocket(socket.AF_INET6, proxy=proxy) as sock:
+        sock.settimeout(7)
+        mocker.patch.object(where, name, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sock.connect(echo_server)
+
+        assert sock.gettimeout() == 7
+        with pytest.raises(OSError, match="not connected"):
+            sock.getpeername()
+        sock.connect(echo_server)
+        check_echo(sock)
+
+
 @pytest.mark.trap(4)
 @pytest.mark.parametrize("count", [4, 7])
 def test_an_answer_that_breaks_off_is_not_taken_for_none(socks_server_factory, echo_server, count):
