@@ -487,6 +487,8 @@ class _Driver:
         self._resume(False)
 
     def _resume(self, came: bool | None) -> None:
+        if self.outcome.done():  # cancelled in this turn of the loop: __exit__ is still to come
+            return
         try:
             sock, event, until = self._task.send(came)  # type: ignore[arg-type]
             for _ in range(_TRIES):

@@ -581,6 +581,32 @@ def test_cancelled_when_it_was_just_over(server, echo_server, monkeypatch, refus
     server.wait_until_idle()
 
 
+@pytest.mark.parametrize("reply", [b"\0\x5a", b"\0\x5b"])
+def test_cancelled_when_the_answer_has_been_seen_already(reply):
+    """In the same turn of the loop; whoever runs it is not bothered with that."""
+    complaints = []
+
+    async def main(listener):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        url = "socks4a://{}:{}".format(*listener.getsockname())
+        opening = asyncio.ensure_future(aio.connect("127.0.0.1", 80, proxy=url))
+        proxy, _ = await loop.sock_accept(listener)
+        with proxy:
+            assert await loop.sock_recv(proxy, 100)
+            proxy.sendall(reply + bytes(6))
+            loop.call_soon(opening.cancel)
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+            with pytest.raises(ConnectionResetError):  # closed, with the reply unread
+                await loop.sock_recv(proxy, 1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        asyncio.run(main(listener))
+    assert complaints == []
+
+
 # -- a loop that cannot watch descriptors
 
 
