@@ -353,6 +353,17 @@ def test_httpx_options(server: Any, sites: dict[str, Any]):
     assert len(server.requests) == 1 + 3
 
 
+def test_httpx_takes_a_closed_connection_for_one_that_has_ended(server: Any, sites: dict[str, Any]):
+    """What httpcore asks of a connection in its pool; another thread may have closed it."""
+    with httpx.Client(transport=SocksTransport(server.url())) as client:
+        with client.stream("GET", sites["http"].url()) as response:
+            stream = response.extensions["network_stream"]
+            response.read()
+            assert not stream.get_extra_info("is_readable")
+    assert stream.get_extra_info("socket").fileno() == -1
+    assert stream.get_extra_info("is_readable")
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("stalling", ["the method choice", "the reply", None])
 def test_httpx_closes_what_is_cancelled(

@@ -9,7 +9,6 @@ generator, as in `sockets.dial`; one driver serves `SocksTransport`, another asy
 
 from __future__ import annotations
 
-import select
 import socket
 import ssl
 import threading
@@ -23,7 +22,7 @@ import httpcore
 import httpx
 
 from ..errors import InvalidTargetError, ProxyTimeoutError
-from ..sockets.dial import POLLIN, POLLOUT, run
+from ..sockets.dial import POLLIN, POLLOUT, run, watching
 from ..sockets.stream import UNSET, opening
 from . import PROXY_FAULTS, Way, ours_behind
 
@@ -105,9 +104,9 @@ class _Connection:
         if info == "ssl_object":
             return sock if isinstance(sock, ssl.SSLSocket) else None
         if info == "is_readable":
-            poller = select.poll()
-            poller.register(sock, POLLIN)
-            return bool(poller.poll(0))
+            if sock.fileno() == -1:  # for httpcore: there is an end of file to be read
+                return True
+            return bool(watching(sock, POLLIN).poll(0))
         if info == "client_addr":
             return sock.getsockname()
         if info == "server_addr":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import threading
 import weakref
@@ -26,7 +25,7 @@ from ..hosts import pack_ip, unpack_ip
 from ..protocol.steps import REPLY
 from ..proxy import SOCKS5
 from . import pending
-from .dial import PATIENCE, POLLIN, Dial, family_of, run
+from .dial import PATIENCE, POLLIN, Dial, family_of, run, watching
 from .lookup import target_addresses
 from .options import bind_like, put_under, set_again
 
@@ -372,9 +371,8 @@ def _connect_to_relay(sock: DatagramSocket, relay: Address) -> tuple[Any, Any] |
 
 def discard_all(sock: socket.socket) -> None:
     """Throw away what has come in."""
-    poller = select.poll()
-    poller.register(sock, POLLIN)
     try:
+        poller = watching(sock, POLLIN)
         while poller.poll(0):  # MSGDONTWAIT does not keep Python from waiting for a timeout
             _recv(sock, 1, DONTWAIT)
     except OSError:

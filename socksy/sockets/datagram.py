@@ -128,7 +128,9 @@ class DatagramSocket(SocksSocket):
         flags: int,
     ) -> int:
         association = self._association
-        assert association is not None
+        if association is None:  # another thread has closed the socket, or was told of a failure
+            number = errno.EBADF if self.fileno() == -1 else errno.ENOTCONN
+            raise OSError(number, os.strerror(number))
         if association.ready:
             return _sendmsg(self, (header, *buffers), ancdata, flags) - len(header)
         datagram = b"".join((header, *buffers))

@@ -76,10 +76,19 @@ _IN_USE = (errno.EISCONN, errno.EALREADY)
 _LONGEST = 2_000_000.0
 
 
+def watching(sock: socket.socket, event: int) -> select.poll:
+    """A poll object for `event`; EBADF if another thread has closed the socket."""
+    poller = select.poll()
+    try:
+        poller.register(sock, event)
+    except ValueError:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+    return poller
+
+
 def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
     """Wait for `event` (POLLIN or POLLOUT) until the deadline; False if that passes first."""
-    poller = select.poll()
-    poller.register(sock, event)
+    poller = watching(sock, event)
     if deadline is None:
         return bool(poller.poll())
     left = deadline - monotonic()
@@ -103,8 +112,7 @@ def run(task: Generator[Wait, bool, Any]) -> Any:
         sock, event, until = next(task)
         while True:
             if sock is not watched or event != awaited:
-                poller = select.poll()
-                poller.register(sock, event)
+                poller = watching(sock, event)
                 watched, awaited = sock, event
             left = None if until is None else (until - monotonic()) * 1000
             # poll() goes on after a signal with what is left; it rounds milliseconds up
@@ -572,8 +580,7 @@ def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None)
                     run(_send(sock, step, sent, deadline))
                 if deadline is not None:
                     if poller is None:
-                        poller = select.poll()
-                        poller.register(sock, POLLIN)
+                        poller = watching(sock, POLLIN)
                     left = deadline - monotonic()
                     if left <= 0 or not poller.poll(left * 1000):
                         raise timed_out(step.awaiting)

@@ -189,8 +189,12 @@ def begin(
 
     attempt = _hand_over(sock, own, peer, connecting)
     home = type(sock)
-    sock.__class__ = _pending_class(home)
     sock._pending = _State(sock, attempt, home, target, on_success)
+    sock.__class__ = _pending_class(home)
+    if sock.fileno() == -1:  # another thread has closed it meanwhile
+        _leave(sock)
+        _negotiator.cancel(attempt)
+        raise _os_error(errno.EBADF)
 
 
 def accept(
@@ -286,7 +290,7 @@ def _watch_again(number: int, watchers: list[tuple[int, int]]) -> None:
 class _State:
     """What a pending socket knows."""
 
-    __slots__ = ("attempt", "home", "in_place", "on_success", "reference", "target")
+    __slots__ = ("attempt", "home", "on_success", "reference", "target")
 
     def __init__(
         self,
@@ -300,9 +304,75 @@ class _State:
         self.home = home
         self.target = target
         self.on_success = on_success
-        self.in_place = False
         # a socket that is dropped without close() must not negotiate on
         self.reference = weakref.ref(sock, lambda _: _negotiator.cancel(attempt))
+
+
+# Threads may share a socket: one settles or closes it at a time. Reentrant, as the garbage
+# collector may close another one at any moment.
+_settling = threading.RLock()
+
+
+def _settle(sock: Any) -> tuple[int, Any]:
+    """Where `sock` stands, and its state; if the handshake is over, puts the real descriptor there.
+
+    When this says `_CONNECTED`, the class is the own one again: call the method anew. (Another
+    thread may have seen to it, or closed the socket: then that method will say so.)
+    """
+    state = sock.__dict__.get("_pending")
+    if state is not None and not state.attempt.done:
+        return _UNDER_WAY, state
+    with _settling:
+        state = sock.__dict__.get("_pending")
+        if state is None:
+            return _CONNECTED, None
+        attempt = state.attempt
+        if attempt.own.fileno() != -1:
+            attempt.own.settimeout(sock.gettimeout())
+            watchers = _epolls_of(sock.fileno())
+            put_under(attempt.own, sock)
+            _watch_again(sock.fileno(), watchers)
+            _negotiator.cancel(attempt)  # which closes the placeholder's other end
+        if attempt.error is not None:
+            return _FAILED, state
+        _leave(sock)
+        state.on_success(sock, attempt.bound, attempt.dial, state.target)
+        _keep_tls(sock)
+        return _CONNECTED, None
+
+
+def _leave(sock: Any) -> Exception | None:
+    """Back to the own class; returns what went wrong, if nobody was told yet."""
+    with _settling:
+        state = sock.__dict__.get("_pending")
+        if state is None:
+            return None
+        sock.__class__ = state.home
+        del sock._pending
+        error: Exception | None = state.attempt.error
+        if isinstance(error, ProxyError):
+            sock.__dict__["last_error"] = error
+        return error
+
+
+def _wait(sock: socket.socket, timeout: float | None) -> None:
+    """Wait until the handshake is over, as long as the socket's timeout says."""
+    state = sock.__dict__.get("_pending")
+    deadline = None if timeout is None else monotonic() + timeout
+    while state is not None and not state.attempt.done:
+        if timeout == 0:
+            raise _os_error(errno.EAGAIN)
+        if not wait(sock, POLLOUT, deadline):
+            raise TimeoutError("timed out")
+        if sock.fileno() == -1:  # by another thread
+            raise _os_error(errno.EBADF)
+
+
+def _wait_until_over(sock: socket.socket, timeout: float | None) -> None:
+    """Wait, then settle; raises the handshake's error."""
+    _wait(sock, timeout)
+    if _settle(sock)[0] == _FAILED:
+        raise _leave(sock) or _os_error(errno.ENOTCONN)
 
 
 class Pending(socket.socket):
@@ -312,67 +382,21 @@ class Pending(socket.socket):
     raises_failure: bool
     _own_options: Callable[[], Options]
 
-    # -- settling
-
-    def _settle(self) -> int:
-        """Where it stands; if the handshake is over, with the real descriptor put in place.
-
-        When this says `_CONNECTED`, the class is the own one again: call the method anew.
-        """
-        state = self._pending
-        attempt = state.attempt
-        if not attempt.done:
-            return _UNDER_WAY
-        if not state.in_place:
-            state.in_place = True
-            attempt.own.settimeout(self.gettimeout())
-            watchers = _epolls_of(self.fileno())
-            put_under(attempt.own, self)
-            _watch_again(self.fileno(), watchers)
-            _negotiator.cancel(attempt)  # which closes the placeholder's other end
-            if attempt.error is None:
-                self._leave()
-                state.on_success(self, attempt.bound, attempt.dial, state.target)
-                _keep_tls(self)
-                return _CONNECTED
-        return _FAILED
-
-    def _leave(self) -> Exception | None:
-        """Back to the own class; returns what went wrong."""
-        state = self.__dict__.pop("_pending")
-        self.__class__ = state.home
-        error: Exception | None = state.attempt.error
-        if isinstance(error, ProxyError):
-            self.__dict__["last_error"] = error
-        return error
-
-    def _wait(self, timeout: float | None) -> None:
-        """Wait until the handshake is over, as long as the socket's timeout says."""
-        attempt = self._pending.attempt
-        deadline = None if timeout is None else monotonic() + timeout
-        while not attempt.done:
-            if timeout == 0:
-                raise _os_error(errno.EAGAIN)
-            if not wait(self, POLLOUT, deadline):
-                raise TimeoutError("timed out")
-            if self.fileno() == -1:  # by another thread
-                raise _os_error(errno.EBADF)
-
-    def _wait_until_over(self, timeout: float | None) -> None:
-        """Wait, then settle; raises the handshake's error."""
-        self._wait(timeout)
-        if self._settle() == _FAILED:
-            error = self._leave()
-            assert error is not None
-            raise error
-
     # -- connecting
 
     def connect(self, address: Any) -> None:
+        state = self.__dict__.get("_pending")
+        if state is None:
+            self.connect(address)
+            return
         timeout = self.gettimeout()
-        if timeout == 0 and not self._pending.attempt.done:
+        if timeout == 0 and not state.attempt.done:
             raise _os_error(errno.EALREADY)
-        self._wait_until_over(timeout)
+        _wait_until_over(self, timeout)
+        if self.fileno() == -1:  # another thread has closed it
+            raise _os_error(errno.EBADF)
+        if state.attempt.error is not None:  # another thread was told why
+            raise _os_error(errno.ENOTCONN)
 
     def connect_ex(self, address: Any) -> int:
         try:
@@ -383,58 +407,59 @@ class Pending(socket.socket):
 
     def getsockopt(self, level: int, option: int, *length: int) -> Any:
         is_error = (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
-        where = self._settle()
+        where, state = _settle(self)
         if where == _CONNECTED:
             return self.getsockopt(level, option, *length)
         if where == _FAILED:
             if is_error:
-                error = self._leave()
+                error = _leave(self)
                 if self.raises_failure and error is not None:
                     raise error
-                return system_errno(error)
-            return super().getsockopt(level, option, *length)
-        return 0 if is_error else self._pending.attempt.own.getsockopt(level, option, *length)
+                return 0 if error is None else system_errno(error)
+            return state.home.getsockopt(self, level, option, *length)
+        return 0 if is_error else state.attempt.own.getsockopt(level, option, *length)
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
-        where = self._settle()
+        where, state = _settle(self)
         if where == _CONNECTED:
             self.setsockopt(level, option, *value)
         elif where == _FAILED:
-            super().setsockopt(level, option, *value)
+            state.home.setsockopt(self, level, option, *value)
         else:
             self._own_options()[level, option] = value
-            self._pending.attempt.set_option(level, option, *value)
+            state.attempt.set_option(level, option, *value)
 
     # -- who is there
 
     def getpeername(self) -> Any:
-        if self._settle() != _CONNECTED:
+        if _settle(self)[0] != _CONNECTED:
             raise _os_error(errno.ENOTCONN)
         return self.getpeername()
 
     @property
     def proxy_peername(self) -> Any:
-        return None if self._settle() != _CONNECTED else self.proxy_peername
+        return None if _settle(self)[0] != _CONNECTED else self.proxy_peername
 
     def getsockname(self) -> Any:
-        where = self._settle()
+        where, state = _settle(self)
         if where == _CONNECTED:
             return self.getsockname()
-        return (
-            super().getsockname() if where == _FAILED else self._pending.attempt.own.getsockname()
-        )
+        if where == _FAILED:
+            return state.home.getsockname(self)
+        return state.attempt.own.getsockname()
 
     # -- the end
 
     def shutdown(self, how: int) -> None:
-        if self._settle() != _CONNECTED:
+        if _settle(self)[0] != _CONNECTED:
             raise _os_error(errno.ENOTCONN)
         self.shutdown(how)
 
     def _real_close(self, *arguments: Any) -> None:
-        attempt = self._pending.attempt
-        self._leave()
-        _negotiator.cancel(attempt)
+        state = self.__dict__.get("_pending")
+        _leave(self)
+        if state is not None:
+            _negotiator.cancel(state.attempt)
         self._real_close(*arguments)
 
 
@@ -486,7 +511,7 @@ _OTHER = ("bind", "listen", "accept", "bind_remote", "set_proxy")
 
 def _when_connected(name: str) -> Callable[..., Any]:
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
-        self._wait_until_over(self.gettimeout())
+        _wait_until_over(self, self.gettimeout())
         return getattr(self, name)(*arguments, **options)
 
     return method
@@ -494,9 +519,9 @@ def _when_connected(name: str) -> Callable[..., Any]:
 
 def _when_over(name: str) -> Callable[..., Any]:
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
-        self._wait(None)
-        if self._settle() == _FAILED:
-            self._leave()
+        _wait(self, None)
+        if _settle(self)[0] == _FAILED:
+            _leave(self)
         return getattr(self, name)(*arguments, **options)
 
     return method
@@ -504,11 +529,11 @@ def _when_over(name: str) -> Callable[..., Any]:
 
 def _not_now(name: str) -> Callable[..., Any]:
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
-        where = self._settle()
+        where, _ = _settle(self)
         if where == _UNDER_WAY:
             raise _os_error(errno.EALREADY)
         if where == _FAILED:
-            self._leave()
+            _leave(self)
         return getattr(self, name)(*arguments, **options)
 
     return method
@@ -695,6 +720,8 @@ class _Negotiator:
             self._selector.close()
             self._ear.close()
             self._mouth.close()
+        global _settling
+        _settling = threading.RLock()
         self._lock = threading.Lock()
         self._reset()
         for attempt in attempts:

@@ -15,7 +15,7 @@ import pytest
 import socksy
 from socksy.proxy import Proxy
 from socksy.sockets import pending
-from socksy.sockets.association import QUEUE, relay_address
+from socksy.sockets.association import QUEUE, Association, relay_address
 from socksy.sockets.datagram import DatagramSocket
 from socksy.sockets.dial import run
 from socksy.sockets.stream import SocksSocket
@@ -849,3 +849,18 @@ def test_an_upset_proxy_that_talks_on_the_control_connection_is_listened_to(echo
             for _ in range(2):
                 sock.sendto(b"x", echo)
                 assert sock.recv(1) == b"x"
+
+
+def test_closing_in_another_thread_while_associating(server, echo, mocker):
+    make = Association.make
+
+    def make_and_close(self, sock):
+        make(self, sock)
+        sock.close()
+
+    mocker.patch.object(Association, "make", make_and_close)
+    with datagrams(server.url()) as sock:
+        with pytest.raises(OSError) as caught:
+            sock.sendto(b"x", echo)
+        assert caught.value.errno == errno.EBADF
+    server.wait_until_idle()

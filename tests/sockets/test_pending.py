@@ -378,6 +378,89 @@ def test_closing_in_another_thread_ends_the_wait(gate):
         assert caught.value.errno == errno.EBADF
 
 
+def test_closing_while_another_thread_puts_the_real_descriptor_in_place(
+    server, echo_server, mocker
+):
+    """Either comes first; the other call ends as on a plain socket, and nothing is left open."""
+    real = module.put_under
+    closing = threading.Thread()
+
+    def put_under(new, own):
+        if not closing.ident:
+            closing.start()
+            closing.join(0.05)
+        real(new, own)
+
+    with pending(server.url(), echo_server) as sock:
+        assert is_writable(sock, 5)
+        closing = threading.Thread(target=sock.close)
+        mocker.patch.object(module, "put_under", put_under)
+        assert sock.connect_ex(echo_server) in (0, errno.EBADF)
+        closing.join(5)
+        assert sock.fileno() == -1
+    server.wait_until_idle()
+
+
+CALLS = {
+    "connect": [("127.0.0.1", 80)],
+    "getsockopt": [socket.SOL_SOCKET, socket.SO_KEEPALIVE],
+    "setsockopt": [socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1],
+    "getpeername": [],
+    "getsockname": [],
+    "send": [b"x"],
+    "recv": [1],
+    "dup": [],
+    "shutdown": [socket.SHUT_RD],
+    "listen": [],
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_began_before_another_thread_closed_the_socket(server, echo_server, name):
+    """It fails as if it had begun later."""
+    with pending(server.url(), echo_server) as sock:
+        begun = getattr(sock, name)
+        sock.close()
+        with pytest.raises(OSError) as caught:
+            begun(*CALLS[name])
+        assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.parametrize("name", ["getsockopt", "getpeername", "getsockname", "send", "recv"])
+def test_a_call_that_began_before_another_thread_had_the_outcome(server, echo_server, name):
+    """It works as if it had begun later."""
+    with pending(server.url(), echo_server) as sock:
+        begun = getattr(sock, name)
+        assert is_writable(sock, 5)
+        assert sock.getpeername() == echo_server
+        assert type(sock) is SocksSocket
+        sock.settimeout(5)
+        begun(*CALLS[name])
+
+
+def test_of_two_threads_that_wait_one_is_told_why(gate):
+    """And neither takes the failure for a success."""
+    url, opened = gate
+    outcomes = []
+    with pending(url.replace("socks5h", "socks4a")) as sock:
+        sock.settimeout(5)
+
+        def connect():
+            try:
+                outcomes.append(sock.connect(("a.test", 80)))
+            except OSError as exc:
+                outcomes.append(type(exc))
+
+        threads = [threading.Thread(target=connect) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        opened.set()
+        for thread in threads:
+            thread.join(5)
+    assert socksy.ProxyProtocolError in outcomes
+    assert None not in outcomes
+
+
 def test_many_at_once_need_one_thread(gate):
     """And all of them get through."""
     url, opened = gate

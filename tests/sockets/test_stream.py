@@ -14,6 +14,7 @@ import trustme
 
 import socksy
 from socksy.proxy import Proxy
+from socksy.sockets import dial
 from socksy.sockets.stream import SocksSocket
 from socksy.testing.faults import cut_short, reset_at, stall_at
 
@@ -614,6 +615,25 @@ def test_an_interrupt_right_after_a_system_call_leaves_nothing_behind(
             sock.getpeername()
         sock.connect(echo_server)
         check_echo(sock)
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+def test_closing_in_another_thread_ends_the_handshake(server, mocker, echo_server, timeout, name):
+    real = dial.send
+
+    def send(sock, message):
+        sent = real(sock, message)
+        ours.close()
+        return sent
+
+    mocker.patch.object(dial, "send", send)
+    with SocksSocket(proxy=server.url().replace("127.0.0.1", name)) as ours:
+        ours.settimeout(timeout)
+        with pytest.raises(OSError) as caught:
+            ours.connect(echo_server)
+        assert caught.value.errno == errno.EBADF
+    server.wait_until_idle()
 
 
 @pytest.mark.trap(4)
