@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
+    from typing_extensions import Buffer
+
     from .hosts import Host
     from .proxy import Chain, Proxy, ProxyLike, Route
 
@@ -57,6 +59,7 @@ async def connect(
     timeout: float | None = None,
     local_addr: tuple[str, int] | None = None,
     options: Iterable[tuple[Any, ...]] = (),
+    early_data: Buffer = b"",
 ) -> SocksSocket:
     """A connected, non-blocking `SocksSocket`, for ``loop.sock_recv`` and its relatives.
 
@@ -67,16 +70,18 @@ async def connect(
             (Tor may need two minutes for a circuit); without one, what the kernel says.
         local_addr: where to connect to the proxy from.
         options: arguments of `setsockopt`, for the socket before it connects.
+        early_data: as for `SocksSocket.connect`.
 
     Raises:
         ProxyError: see `socksy.errors`. Then, and if it is cancelled, nothing is left open.
         InvalidProxyError, InvalidTargetError: an argument is wrong; nothing was sent.
     """
     chain = chain_for(proxy, host, port)
+    early = bytes(early_data)
     if chain is None:
-        direct = _connect_directly(host, port, local_addr, options)
+        direct = _connect_directly(host, port, local_addr, options, early)
         return await _within(timeout, direct)  # type: ignore[no-any-return]
-    with _way(chain, (host, port), timeout, local_addr, options) as on_the_way:
+    with _way(chain, (host, port), timeout, local_addr, options, early) as on_the_way:
         return await on_the_way.outcome
 
 
@@ -92,6 +97,7 @@ async def create_connection(
     local_addr: tuple[str, int] | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
+    early_data: Buffer = b"",
 ) -> tuple[asyncio.Transport, _Protocol]:
     """``loop.create_connection`` through a proxy; returns transport and protocol.
 
@@ -105,6 +111,7 @@ async def create_connection(
         server_hostname: whom the certificate must name; by default the host.
         ssl_handshake_timeout, ssl_shutdown_timeout: seconds, as in asyncio (the second is new in
             Python 3.11); the first may only shorten `timeout`.
+        early_data: as for `SocksSocket.connect`; not with `ssl`, which it would precede.
 
     Raises:
         ProxyError: see `socksy.errors`.
@@ -113,21 +120,17 @@ async def create_connection(
     """
     chain = chain_for(proxy, host, port)
     options = _tls_options(ssl, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+    if ssl and early_data:
+        raise ValueError("early_data would go out in clear, before the TLS handshake")
     loop = asyncio.get_running_loop()
+    early = bytes(early_data)
     if chain is None:
-        name = clean_host(host)
-        making = loop.create_connection(
-            protocol_factory, name, port, local_addr=local_addr, **options
-        )
-        return await _within(timeout, making)  # type: ignore[no-any-return]
+        direct = _create_directly(protocol_factory, host, port, local_addr, early, options)
+        return await _within(timeout, direct)  # type: ignore[no-any-return]
     deadline = monotonic() + (timeout or 0)
-    with _way(chain, (host, port), timeout, local_addr) as on_the_way:
+    with _way(chain, (host, port), timeout, local_addr, (), early) as on_the_way:
         sock = await on_the_way.outcome
-    try:
-        protocol = protocol_factory()
-    except BaseException:
-        sock.close()
-        raise
+    protocol = _protocol_for(sock, protocol_factory)
     if ssl:
         options.setdefault("server_hostname", clean_host(host))
         if timeout is not None:
@@ -154,6 +157,7 @@ async def open_connection(
     local_addr: tuple[str, int] | None = None,
     ssl_handshake_timeout: float | None = None,
     ssl_shutdown_timeout: float | None = None,
+    early_data: Buffer = b"",
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """``asyncio.open_connection`` through a proxy; returns reader and writer.
 
@@ -177,6 +181,7 @@ async def open_connection(
         local_addr=local_addr,
         ssl_handshake_timeout=ssl_handshake_timeout,
         ssl_shutdown_timeout=ssl_shutdown_timeout,
+        early_data=early_data,
     )
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
 
@@ -222,11 +227,7 @@ async def create_datagram_endpoint(
     else:
         with _Thread(loop, make) as thread:
             sock = await thread.outcome
-    try:
-        protocol = protocol_factory()
-    except BaseException:
-        sock.close()
-        raise
+    protocol = _protocol_for(sock, protocol_factory)
     # from here on the transport owns the socket
     return await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
 
@@ -254,6 +255,14 @@ def _datagram_socket(
         sock.close()
         raise
     return sock
+
+
+def _protocol_for(sock: SocksSocket, factory: Callable[[], Any]) -> Any:
+    try:
+        return factory()
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _tls_options(
@@ -300,20 +309,47 @@ async def _within(timeout: float | None, doing: Any) -> Any:
         raise exc if isinstance(exc, OSError) else TimeoutError("timed out") from exc
 
 
+async def _create_directly(
+    protocol_factory: Callable[[], _Protocol],
+    host: Host,
+    port: int,
+    local_addr: tuple[str, int] | None,
+    early_data: bytes,
+    options: dict[str, Any],
+) -> tuple[asyncio.Transport, _Protocol]:
+    loop = asyncio.get_running_loop()
+    if not early_data:
+        return await loop.create_connection(
+            protocol_factory, clean_host(host), port, local_addr=local_addr, **options
+        )
+    sock = await _connect_directly(host, port, local_addr, (), early_data)
+    protocol = _protocol_for(sock, protocol_factory)
+    return await loop.create_connection(lambda: protocol, sock=sock)
+
+
 async def _connect_directly(
     host: Host,
     port: int,
     local_addr: tuple[str, int] | None,
     options: Iterable[tuple[Any, ...]],
+    early_data: bytes,
 ) -> SocksSocket:
-    found = await asyncio.get_running_loop().getaddrinfo(clean_host(host), port, type=SOCK_STREAM)
-    *firsts, last = found
+    loop = asyncio.get_running_loop()
+    *firsts, last = await loop.getaddrinfo(clean_host(host), port, type=SOCK_STREAM)
     for info in firsts:
         try:
-            return await _connect_to(info, local_addr, options)
+            sock = await _connect_to(info, local_addr, options)
+            break
         except OSError:  # the next address may do
             pass
-    return await _connect_to(last, local_addr, options)
+    else:
+        sock = await _connect_to(last, local_addr, options)
+    try:
+        await loop.sock_sendall(sock, early_data)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _connect_to(

@@ -16,7 +16,7 @@ from socksy.sockets import stream
 from socksy.testing import faults
 
 from .sockets import conftest as shared
-from .support import BANNER, echo, eventually, serving, unused_port
+from .support import BANNER, echo, eventually, read_exactly, serving, unused_port
 
 NAME = "only-the-proxy-knows.test"
 SCHEMES = ("socks4a", "socks5h", "http")
@@ -153,6 +153,50 @@ def test_connect_gives_a_socket_for_the_functions_of_the_loop(server, echo_serve
             return await loop.sock_recv(sock, 100)
 
     assert asyncio.run(main()) == BANNER
+
+
+def test_early_data_leave_with_the_request():
+    """The proxy wants them before it answers."""
+
+    def proxy(connection):
+        read_exactly(connection, 3)
+        connection.sendall(b"\5\0")
+        assert read_exactly(connection, 15) == b"\5\1\0\1\x7f\0\0\1\0\x50early"
+        connection.sendall(b"\5\0\0\1" + bytes(6) + BANNER)
+
+    async def main(url):
+        reader, writer = await aio.open_connection(
+            "127.0.0.1", 80, proxy=url, early_data=bytearray(b"early"), timeout=5
+        )
+        heard = await reader.readexactly(len(BANNER))
+        writer.close()
+        await writer.wait_closed()
+        return heard
+
+    with serving(proxy) as address:
+        assert asyncio.run(main("socks5h://{}:{}".format(*address))) == BANNER
+
+
+@pytest.mark.parametrize("through", ["open_connection", "connect"])
+@pytest.mark.parametrize("proxied", [True, False])
+def test_early_data_are_what_the_target_hears_first(server, echo_server, proxied, through):
+    proxy = server.url() if proxied else None
+
+    async def main():
+        if through == "connect":
+            sock = await aio.connect(*echo_server, proxy=proxy, early_data=b"early ")
+            reader, writer = await asyncio.open_connection(sock=sock)
+        else:
+            reader, writer = await aio.open_connection(
+                *echo_server, proxy=proxy, early_data=b"early "
+            )
+        writer.write(b"late")
+        heard = await reader.readexactly(len(BANNER) + 10)
+        writer.close()
+        await writer.wait_closed()
+        return heard
+
+    assert asyncio.run(main()) == BANNER + b"early late"
 
 
 def test_a_pipelined_handshake(server, echo_server):
@@ -499,6 +543,7 @@ def test_a_proxy_that_breaks_the_connection(socks_server_factory, echo_server, p
     ("options", "expected"),
     [
         ({"host": "two words"}, socksy.InvalidTargetError),
+        ({"ssl": True, "early_data": b"x"}, ValueError),
         ({"port": 70000}, socksy.InvalidPortError),
         ({"proxy": "socks7://127.0.0.1"}, socksy.InvalidProxyError),
         ({"server_hostname": NAME}, ValueError),

@@ -82,8 +82,12 @@ def watching(sock: socket.socket, event: int) -> select.poll:
     try:
         poller.register(sock, event)
     except ValueError:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+        raise _closed() from None
     return poller
+
+
+def _closed() -> OSError:
+    return OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
@@ -167,7 +171,7 @@ class Dial:
         options: Options,
     ) -> None:
         if own.fileno() == -1:  # a spare would get through all the same
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+            raise _closed()
         self._own = own
         self._local = local
         self._options = options
@@ -580,7 +584,11 @@ def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None)
                     run(_send(sock, step, sent, deadline))
                 if deadline is not None:
                     if poller is None:
-                        poller = watching(sock, POLLIN)
+                        poller = select.poll()  # as `watching`, without a call
+                        try:
+                            poller.register(sock, POLLIN)
+                        except ValueError:
+                            raise _closed() from None
                     left = deadline - monotonic()
                     if left <= 0 or not poller.poll(left * 1000):
                         raise timed_out(step.awaiting)

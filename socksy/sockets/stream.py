@@ -659,13 +659,14 @@ def opening(
     timeout: float | None,
     source_address: tuple[str, int] | None = None,
     options: Iterable[tuple[Any, ...]] = (),
+    early_data: bytes = b"",
 ) -> Generator[Wait, bool, SocksSocket]:
     """`connect_through` for any way of waiting (see `dial`); returns a non-blocking socket.
 
     Whatever ends it early, the socket is closed. Without a timeout it has `PATIENCE`: a loop must
     never be blocked by a lookup, which takes a thread only if there is a deadline.
     """
-    sock, dial, task = set_out(chain, address, timeout, source_address, options)
+    sock, dial, task = set_out(chain, address, timeout, source_address, options, early_data)
     try:
         bound = yield from task
     except BaseException:
@@ -680,6 +681,7 @@ def set_out(
     timeout: float | None,
     source_address: tuple[str, int] | None = None,
     options: Iterable[tuple[Any, ...]] = (),
+    early_data: bytes = b"",
 ) -> tuple[SocksSocket, Dial, Generator[Wait, bool, Address]]:
     """`opening` in pieces, where each generator counts: drive the task, then `arrive` or close."""
     host, port = clean_target(*address)
@@ -688,6 +690,7 @@ def set_out(
         sock.setblocking(False)
         timeout = PATIENCE if timeout is None else timeout
         dial = Dial(sock, timeout, sock._local, sock._options)
+        dial.early_data = early_data
         return sock, dial, dial.through(chain, host, port, _CONNECT)
     except BaseException:
         sock.close()
