@@ -476,7 +476,7 @@ def test_aiohttp_options_that_are_not_for_a_proxy(option: str):
 
 # -- documentation
 
-PAGES = [test_docs.ROOT / "docs" / page for page in sorted(test_docs.ELSEWHERE)]
+PAGES = [test_docs.ROOT / "docs" / page for page in sorted(test_docs.ADAPTERS)]
 
 
 @pytest.mark.parametrize("example", [*test_docs.examples(PAGES)])

@@ -16,7 +16,8 @@ from .support import echoing, run_example, serve_web, serving
 
 ROOT = Path(__file__).parent.parent
 #: their libraries are not there in the unit tests: integration/ runs these pages
-ELSEWHERE = {"httpx.md", "aiohttp.md"}
+ADAPTERS = {"httpx.md", "aiohttp.md"}
+ELSEWHERE = {*ADAPTERS, "gevent.md"}
 PAGES = [
     ROOT / "README.md",
     *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in ELSEWHERE),

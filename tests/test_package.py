@@ -75,3 +75,13 @@ def test_an_ascii_name_loads_no_codec_and_nothing_heavy(socks_server):
 
 def test_dir_tells_the_names_that_load_late_too():
     assert set(socksy.__all__) <= set(dir(socksy))
+
+
+def test_a_class_that_is_no_socket_is_told_of_at_once():
+    """As eventlet puts in its place."""
+    program = "import socket; socket.socket = type('GreenSocket', (), {}); import socksy"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr
+    assert "eventlet" in done.stderr

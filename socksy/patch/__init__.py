@@ -53,6 +53,9 @@ _RESOLVERS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr
 
 _PAIRS = ("socketpair", "_fallback_socketpair")
 
+# Their functions in the socket module ask resolvers of their own, and know nothing of a patch.
+_RIVALS = ("gevent", "eventlet")
+
 _lock = RLock()
 _active: list[Patch] = []
 
@@ -318,12 +321,24 @@ def wrap_module(
     Raises:
         InvalidProxyError: there is no proxy to use, or it cannot be understood.
         InvalidArgumentError: a module that does not use `socket`, or a wrong bypass rule.
+        ProxyUnsupportedError: gevent or eventlet has put its own functions into the socket module.
     """
     for module in modules:
         if not isinstance(module, ModuleType):
             raise TypeError(f"wrap_module takes modules, not {type(module).__name__}")
     rules = bypass if isinstance(bypass, Bypass) else Bypass(bypass)
+    _refuse_rivals()
     return Patch(modules or (socket,), proxy, rules, remote_bind, guard)._do()
+
+
+def _refuse_rivals() -> None:
+    for name in ("socket", "create_connection", *_RESOLVERS):
+        rival = str(getattr(getattr(socket, name), "__module__", "")).partition(".")[0]
+        if rival in _RIVALS:
+            raise ProxyUnsupportedError(
+                message=f"{rival} has patched the socket module: its functions would go around us",
+                hint="Nothing was changed. Use SocksSocket itself: see docs/gevent.md",
+            )
 
 
 def unwrap_module(*modules: ModuleType) -> None:

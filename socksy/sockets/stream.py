@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from .options import Options
     from .remote import RemoteListener
 
+if not issubclass(socket.socket, socket.SocketType):
+    raise ImportError(
+        f"{socket.socket.__module__} has replaced socket.socket by a class that is no socket; "
+        "socksy works with gevent, but not with eventlet"
+    )
+
 
 class _Unset:
     """Stands for "no proxy was named here": then the default proxy counts."""

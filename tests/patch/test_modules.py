@@ -178,6 +178,22 @@ def test_only_modules_can_be_wrapped(proxy, module):
         socksy.wrap_module(module, proxy=proxy.url())
 
 
+@pytest.mark.parametrize("name", ["socket", "create_connection", "getaddrinfo"])
+@pytest.mark.parametrize("rival", ["gevent._socketcommon", "eventlet.green.socket"])
+@pytest.mark.parametrize("modules", [(), (smtplib,)])
+def test_what_asks_resolvers_of_its_own_is_not_competed_with(
+    proxy, monkeypatch, modules, rival, name
+):
+    """The functions of gevent's patch would look names up past ours."""
+    theirs = types.FunctionType(test_active_ftp.__code__, {"__name__": rival})
+    monkeypatch.setattr(socket, name, theirs)
+
+    with pytest.raises(socksy.ProxyUnsupportedError, match=rival.partition(".")[0]):
+        socksy.wrap_module(*modules, proxy=proxy.url())
+    assert getattr(socket, name) is theirs
+    assert not socksy.is_wrapped(*modules)
+
+
 def test_active_ftp(socks_server_factory, no_local_lookup):
     """With remote_bind the proxy listens, and the server is told where."""
     told = []
