@@ -3,6 +3,9 @@
 Python tells an audit hook of each connect, datagram and lookup before it happens, whoever asks for
 it, by the original class too. (But a *name* given to the original class is looked up first, and
 only then told.) A hook cannot be taken out again, so there is one, which is switched on and off.
+
+Python is not told what C libraries do. Importing those that are known for sockets or lookups of
+their own is refused too: many programs can do without them.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from . import Patch
 
 _INET = (AF_INET, AF_INET6)
+#: packages that connect or look names up by themselves, and that no hook here sees
+BLIND = ("uvloop", "pycares", "pycurl", "grpc")
 _guards: list[Patch] = []
 _is_installed = False
 
@@ -99,7 +104,17 @@ def _of_reverse_lookup(asked: Any, *_: Any) -> tuple[str, int]:
     return (_text(asked[0]), asked[1]) if isinstance(asked, tuple) else (_text(asked), 0)
 
 
+def _of_import(name: Any, _: Any) -> None:
+    if isinstance(name, str) and name.partition(".")[0] in BLIND:
+        raise ImportError(
+            f"{name} has sockets of its own, which would go around the proxy unseen: "
+            "the guard of socksy does not let it in",
+            name=name,
+        )
+
+
 _CHECKS: dict[str, Callable[..., tuple[str, int] | None]] = {
+    "import": _of_import,
     "socket.connect": _of_traffic,
     "socket.sendto": _of_traffic,
     "socket.sendmsg": _of_traffic,

@@ -4,6 +4,7 @@ import _socket
 import asyncio
 import ftplib
 import socket
+import sys
 
 import pytest
 
@@ -161,3 +162,25 @@ def test_unix_sockets_are_none_of_its_business(proxy, old_sockets, tmp_path):
         with socksy.wrap_module(proxy=proxy.url(), bypass=(), guard=True):
             sock.connect(str(tmp_path / "s"))
             assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+@pytest.mark.parametrize("name", ["uvloop", "pycares", "pycurl", "grpc"])
+@pytest.mark.parametrize("how", ["import {0}", "from {0}.loop import Loop", "import_module('{0}')"])
+def test_libraries_whose_sockets_nobody_sees_cannot_be_imported(
+    proxy, tmp_path, monkeypatch, name, how
+):
+    """As if they were not installed: programs that can do without take Python's own sockets."""
+    package = tmp_path / name
+    package.mkdir()
+    (package / "__init__.py").write_text(f"from {name}.loop import Loop")
+    (package / "loop.py").write_text("class Loop: pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    program = f"from importlib import import_module; {how.format(name)}"
+
+    with socksy.wrap_module(proxy=proxy.url(), guard=True):
+        with pytest.raises(ImportError, match="guard") as caught:
+            exec(program, {})
+        assert caught.value.name.partition(".")[0] == name
+    exec(program, {})
+    for module in (name, f"{name}.loop"):
+        del sys.modules[module]
