@@ -70,6 +70,9 @@ def environment(
 ) -> dict[str, str]:
     """The environment in which a program runs patched.
 
+    As with curl, a proxy that is given takes the place of all that the environment names: these
+    variables are gone. The program would only connect to those proxies through this one.
+
     Args:
         proxies: URLs, the nearest first; none for what the environment names.
         bypass: rules; None for the default ones.
@@ -92,7 +95,13 @@ def environment(
     }
     if bypass is not None:
         settings["bypass"] = list(Bypass(bypass).rules)
-    return children.environment(settings, str(_STARTUP), os.environ)
+    rest = {name: value for name, value in os.environ.items() if not _names_a_proxy(name)}
+    return children.environment(settings, str(_STARTUP), rest)
+
+
+def _names_a_proxy(variable: str) -> bool:
+    name = variable.lower()
+    return name.endswith("_proxy") and name != "no_proxy"
 
 
 def execute(words: Sequence[str], env: Mapping[str, str]) -> int:

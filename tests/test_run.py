@@ -85,6 +85,27 @@ def test_the_programs_that_it_starts(proxy, url):
     assert len(proxy.requests) == 3
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_other_proxies_in_the_environment_are_not_the_programs_business(proxy, url, given):
+    """It would connect to them through this one, or want a library for SOCKS of its own."""
+    program = f"""
+import os
+print(*(name for name in os.environ if name.lower().endswith("_proxy")), flush=True)
+{FETCH}"""
+    variables = {
+        "all_proxy": url if not given else "socks5://127.0.0.1:1",
+        "ALL_PROXY": "socks5h://127.0.0.1:1",
+        "http_proxy": "http://127.0.0.1:1",
+        "HTTPS_PROXY": "127.0.0.1:1",
+        "no_proxy": "example.org",
+    }
+    arguments = ["--proxy", url] if given else []
+    ran = socksy_run(*arguments, "-c", program, env={**os.environ, **variables})
+
+    assert (ran.stdout, ran.returncode) == ("no_proxy\nok\n", 0), ran.stderr
+    assert [request.host for request in proxy.requests] == ["secret.test"]
+
+
 def test_arguments_and_the_exit_code_are_the_programs_own(url):
     ran = socksy_run(
         "--proxy", url, "-c", "import sys; print(sys.argv); sys.exit(7)", "-x", "--proxy"
