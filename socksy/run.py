@@ -31,6 +31,7 @@ _PROBE = (
 )
 # With these Python runs nothing; there is nothing to be patched then.
 _RUNS_NOTHING = frozenset("hV?")
+_RUN_NOTHING = ("--version", "--help")  # and --help-env, --help-xoptions, --help-all
 
 
 def command(
@@ -108,7 +109,7 @@ def execute(words: Sequence[str], env: Mapping[str, str]) -> int:
     """Become this program. Returns only if that fails, with an exit code."""
     python = children.interpreter(words)
     assert python is not None
-    if not any(_RUNS_NOTHING & set(option) for option in python[1:] if option[:2] != "--"):
+    if not any(map(_runs_nothing, python[1:])):
         _probe(python, env)
     sys.stdout.flush()
     path = children.find(words[0])
@@ -117,6 +118,12 @@ def execute(words: Sequence[str], env: Mapping[str, str]) -> int:
         os.execve(path, list(words), dict(env))
     except OSError as exc:
         raise InvalidArgumentError(f"{words[0]} cannot be run: {exc.strerror}") from None
+
+
+def _runs_nothing(option: str) -> bool:
+    if option.startswith("--"):
+        return option.startswith(_RUN_NOTHING)
+    return bool(_RUNS_NOTHING & set(option))
 
 
 def _probe(python: Sequence[str], env: Mapping[str, str]) -> None:

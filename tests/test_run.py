@@ -85,6 +85,14 @@ def test_the_programs_that_it_starts(proxy, url):
     assert len(proxy.requests) == 3
 
 
+@pytest.mark.parametrize("option", ["-V", "-VV", "-h", "--version", "--help"])
+def test_options_with_which_python_runs_nothing(url, option):
+    ran = socksy_run("--proxy", url, sys.executable, option)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "Python" in ran.stdout or "python" in ran.stdout
+
+
 @pytest.mark.parametrize("given", [True, False])
 def test_other_proxies_in_the_environment_are_not_the_programs_business(proxy, url, given):
     """It would connect to them through this one, or want a library for SOCKS of its own."""
