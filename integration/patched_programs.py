@@ -275,10 +275,30 @@ def dnspython_tcp() -> None:
 
 @program
 def dnspython_udp() -> None:
+    import socket
+
     import dns.query
 
-    # who was asked by name answers from an address, which dnspython does not accept
-    _dns(dns.query.udp, "127.0.0.1")
+    # it takes answers from the address that it has asked only, and that is a placeholder
+    _dns(dns.query.udp, socket.gethostbyname(HOST))
+
+
+@program
+def aioquic() -> None:
+    import ssl
+
+    from aioquic.asyncio import connect
+    from aioquic.quic.configuration import QuicConfiguration
+
+    async def main() -> bytes:
+        settings = QuicConfiguration(alpn_protocols=["echo"], verify_mode=ssl.CERT_NONE)
+        async with connect(HOST, PORTS["quic"], configuration=settings) as connection:
+            reader, writer = await connection.create_stream()
+            writer.write(b"x" * 5000)
+            writer.write_eof()
+            return await reader.read()
+
+    assert asyncio.run(main()) == b"x" * 5000
 
 
 @program

@@ -184,9 +184,12 @@ async def _serve_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 
 
 @contextlib.contextmanager
-def _in_asyncio() -> Iterator[dict[str, int]]:
-    """Echo, websocket and SSH."""
+def _in_asyncio(folder: Path) -> Iterator[dict[str, int]]:
+    """Echo, websocket, SSH and QUIC."""
     import asyncssh
+    import trustme
+    from aioquic.asyncio import serve as serve_quic
+    from aioquic.quic.configuration import QuicConfiguration
     from websockets.asyncio.server import serve
 
     class Guests(asyncssh.SSHServer):
@@ -201,8 +204,20 @@ def _in_asyncio() -> Iterator[dict[str, int]]:
         process.stdout.write(f"did {process.command}")
         process.exit(0)
 
+    settings = QuicConfiguration(alpn_protocols=["echo"], is_client=False)
+    certificate, key_file = folder / "quic.pem", folder / "quic.key"
+    issued = trustme.CA().issue_cert(HERE)
+    issued.cert_chain_pems[0].write_to_path(str(certificate))
+    issued.private_key_pem.write_to_path(str(key_file))
+    settings.load_cert_chain(certificate, key_file)
+
+    def quic_echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.ensure_future(_serve_echo(reader, writer)))
+
     async def main() -> None:
         stopping = asyncio.Event()
+        quic_port = free_port()
+        quic = await serve_quic(HERE, quic_port, configuration=settings, stream_handler=quic_echo)
         key = asyncssh.generate_private_key("ssh-ed25519")
         async with (
             await asyncio.start_server(_serve_echo, HERE) as echo,
@@ -214,11 +229,14 @@ def _in_asyncio() -> Iterator[dict[str, int]]:
             ports["echo"] = echo.sockets[0].getsockname()[1]
             ports["websocket"] = next(iter(websocket.sockets)).getsockname()[1]
             ports["ssh"] = ssh.get_port()
+            ports["quic"] = quic_port
             stop.append(lambda: loop.call_soon_threadsafe(stopping.set))
             loop = asyncio.get_running_loop()
             ready.set()
             await stopping.wait()
+        quic.close()
 
+    tasks: list[Any] = []
     ports: dict[str, int] = {}
     stop: list[Any] = []
     ready = threading.Event()
@@ -236,7 +254,7 @@ def _in_asyncio() -> Iterator[dict[str, int]]:
 def serving_all(folder: Path) -> Iterator[dict[str, int]]:
     """Run all of them: {service: port}."""
     with contextlib.ExitStack() as stack:
-        ports = stack.enter_context(_in_asyncio())
+        ports = stack.enter_context(_in_asyncio(folder))
         ports["http"] = stack.enter_context(_serving(ThreadingHTTPServer((HERE, 0), Pages)))
         xmlrpc = SimpleXMLRPCServer((HERE, 0), logRequests=False)
         xmlrpc.register_function(pow, "pow")

@@ -13,14 +13,17 @@ CALLS = "connect,sendto,sendmsg,sendmmsg,openat"
 # Files that only name lookups open, and daemons that do them. (User names are asked of nscd too,
 # which mostly is not there.)
 LOOKUP = re.compile(r'"(/etc/(?:hosts|resolv\.conf)|/[\w/.]*resolve[\w/.]*)"|nscd.* = 0')
-INET = re.compile(r'sin6?_port=htons\((\d+)\).*?inet_(?:addr\(|pton\(AF_INET6, )"([^"]+)"')
+INET = re.compile(
+    r'sin6?_port=htons\((\d+)\).*?inet_(?:addr\(|pton\(AF_INET6, )"(?:::ffff:)?([^"]+)"'
+)
 
 
 @dataclass(frozen=True)
 class Trace:
     """The calls of a finished program that left the machine, or could have."""
 
-    #: (address, port) of every connect, sendto, sendmsg and sendmmsg of the Internet families
+    #: (address, port) of every connect, sendto, sendmsg and sendmmsg of the Internet families;
+    #: IPv4 addresses as such, also from sockets of IPv6
     destinations: frozenset[tuple[str, int]]
     #: lines of the trace that are name lookups
     lookups: tuple[str, ...]

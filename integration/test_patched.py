@@ -28,7 +28,7 @@ GROUPS = {
     "requests and its kin": "requests urllib3 boto3 httpx",
     "asynchronous HTTP": "httpx_async aiohttp",
     "clients": "websockets websocket_client paramiko asyncssh redis dnspython_tcp",
-    "datagrams": "asyncio_datagrams dnspython_udp",
+    "datagrams": "asyncio_datagrams dnspython_udp aioquic",
     "other loops": "anyio trio twisted",
 }
 

@@ -8,11 +8,14 @@ import sys
 from ..errors import ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, is_onion, pack_ip
 from ..names import is_unpatched, named, placeholder
+from ..protocol.datagram import pack_header
 from ..sockets.dial import family_of
-from ..sockets.stream import UNSET, SocksSocket
+from ..sockets.remote import in_family
+from ..sockets.stream import UNSET, SocksSocket, _type_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from typing_extensions import Buffer
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 #: what `socket.socket` was when socksy was imported
 PLAIN: type[socket.socket] = SocksSocket.__mro__[1]
 _INET = (socket.AF_INET, socket.AF_INET6)
+_MOST_ASKED = 1024  # as many as datagram headers are remembered
 
 
 class _Kind(type):
@@ -48,6 +52,12 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
     """
 
     _patch: Patch
+    # of datagrams: name and port -> the placeholder's address, as the program gave it
+    _asked: dict[tuple[str, int], Any] | None = None
+    # which a DatagramSocket has
+    _headers: dict[Any, bytes]
+    _peer: tuple[Any, Any, bytes] | None
+    _forget_sources: Callable[[], None]
 
     def __init__(
         self,
@@ -107,8 +117,31 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             if _is_localhost(host) and host != "localhost":
                 host = "localhost"  # RFC 6761, 6.3: not a matter of any resolver
             if host is not address[0]:
+                if _type_of(self) == socket.SOCK_DGRAM and pack_ip(address[0]) is not None:
+                    self._note(host, address)
                 return (host, *address[1:])
         return address
+
+    def _note(self, name: str, address: Any) -> None:
+        asked = self._asked
+        if asked is None or len(asked) >= _MOST_ASKED:
+            asked = self._asked = {}
+        if asked.get((name, address[1])) != address:
+            asked[name, address[1]] = address
+            self._forget_sources()
+
+    def _seen_as(self, host: str, port: int) -> Any:
+        """The source of a datagram: the placeholder if it must be that.
+
+        The proxy tells the address that answers, and not whose it is. If a program has asked one
+        name only at this port, and never the address itself, it is told whom it has asked: many
+        take answers from nobody else.
+        """
+        asked = [address for (_, at), address in [*(self._asked or {}).items()] if at == port]
+        by_address = [*self._headers.values(), self._peer and self._peer[2]]
+        if len(asked) == 1 and pack_header(host, port) not in by_address:
+            return asked[0]
+        return in_family(family_of(self), host, port)
 
     def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
         way = super()._chain_for(address)

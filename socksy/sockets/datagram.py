@@ -152,6 +152,7 @@ class DatagramSocket(SocksSocket):
             if len(association.headers) >= _CACHED:
                 association.headers.clear()
             association.headers[address] = header
+            self._forget_sources()
         return header
 
     def _header_to_peer(self) -> bytes | None:
@@ -396,12 +397,22 @@ class DatagramSocket(SocksSocket):
             association.dropped += 1
             return None
         begin, (host, port) = found
-        source = in_family(family_of(self), host, port)
+        source = self._seen_as(host, port)
         if sources is not None:
             if len(sources) >= _CACHED:
                 sources.clear()
             sources[data[:begin]] = source
         return begin, source
+
+    def _seen_as(self, host: str, port: int) -> Any:
+        """The source of a datagram, as the application is told."""
+        return in_family(family_of(self), host, port)
+
+    def _forget_sources(self) -> None:
+        """What `_seen_as` makes of an address depends on who was asked."""
+        sources = self._sources
+        if sources:
+            sources.clear()
 
     # -- who is there
 

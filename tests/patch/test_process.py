@@ -750,8 +750,54 @@ def test_datagrams_go_through_the_proxy(
             assert not getattr(sock, way)(address)
             assert sock.getpeername() == address
             sock.send(b"hello")
-        assert sock.recvfrom(100) == (b"hello", udp_echo)
+        assert sock.recvfrom(100) == (b"hello", address)
     assert [request.command.name for request in proxy.requests] == ["UDP_ASSOCIATE"]
+
+
+@pytest.fixture
+def datagrams(udp_echo, socks_server_factory, no_local_lookup):
+    """A datagram socket of IPv6 in a patched process whose proxy knows two names, and the port."""
+    names = {"one.test": "127.0.0.1", "two.test": "127.0.0.1"}
+    with socksy.wrap_module(proxy=socks_server_factory(names=names).url(), bypass=()):
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            yield sock, udp_echo[1]
+
+
+def answer_to(sock, address):
+    """Where the answer to a datagram seems to come from."""
+    sock.sendto(b"x", address)
+    return sock.recvfrom(10)[1]
+
+
+MAPPED = "::ffff:"
+REAL = "::ffff:127.0.0.1"
+
+
+def test_an_answer_comes_from_the_placeholder_that_was_asked(datagrams):
+    """In the form in which it was given: programs take answers from nobody else."""
+    sock, port = datagrams
+    for host in (MAPPED + placeholder("one.test"), placeholder("one.test", socket.AF_INET6)):
+        for _ in range(2):
+            assert answer_to(sock, (host, port, 0, 0)) == (host, port, 0, 0)
+
+
+def test_an_answer_that_may_be_of_either_name_comes_from_its_address(datagrams):
+    sock, port = datagrams
+    one, two = ((MAPPED + placeholder(name), port, 0, 0) for name in ("one.test", "two.test"))
+
+    assert answer_to(sock, one) == one
+    assert answer_to(sock, two)[0] == REAL
+    assert answer_to(sock, one)[0] == REAL
+
+
+def test_an_address_that_was_asked_itself_answers_as_itself(datagrams):
+    sock, port = datagrams
+    one = MAPPED + placeholder("one.test"), port, 0, 0
+
+    assert answer_to(sock, one) == one
+    assert answer_to(sock, (REAL, port, 0, 0))[0] == REAL
+    assert answer_to(sock, one)[0] == REAL
 
 
 def test_the_end_of_an_association_is_told_in_a_patched_process(udp_echo, socks_server_factory):
