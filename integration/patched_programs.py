@@ -358,6 +358,25 @@ def trio() -> None:
 
 
 @program
+def tornado() -> None:
+    from tornado.httpclient import AsyncHTTPClient
+
+    async def main() -> None:
+        for _ in range(2):
+            assert (await AsyncHTTPClient().fetch(url())).body.decode() == PAGE
+
+    asyncio.run(main())
+
+
+@program
+def twisted_on_asyncio() -> None:
+    from twisted.internet import asyncioreactor
+
+    asyncioreactor.install()
+    twisted()
+
+
+@program
 def twisted() -> None:
     from twisted.internet import endpoints, protocol, reactor, task
 

@@ -30,6 +30,7 @@ GROUPS = {
     "clients": "websockets websocket_client paramiko asyncssh redis dnspython_tcp",
     "datagrams": "asyncio_datagrams dnspython_udp aioquic",
     "other loops": "anyio trio twisted",
+    "loops on asyncio": "tornado twisted_on_asyncio",
 }
 
 

@@ -77,11 +77,12 @@ def bind_like(local: tuple[Any, ...], sock: socket.socket) -> None:
     raise OSError(errno.EADDRNOTAVAIL, f"the proxy cannot be reached from the bound address {host}")
 
 
-def put_under(new: socket.socket, own: socket.socket) -> None:
+def put_under(new: socket.socket, own: socket.socket, keep: bool = False) -> None:
     """Move the descriptor of `new` under the number of `own`, whose old descriptor closes.
 
-    Whoever holds `own.fileno()` is not disturbed. `new` is closed.
+    Whoever holds `own.fileno()` is not disturbed. `new` is closed, unless it is to be kept.
     """
     number = own.fileno()
     os.dup2(new.fileno(), number, inheritable=os.get_inheritable(number))
-    new.close()
+    if not keep:
+        new.close()

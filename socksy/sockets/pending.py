@@ -8,7 +8,7 @@ becomes writable, so the loop must not see that descriptor yet. Three rules:
   socket pair whose send buffer is full. It is never writable, and nothing is ever written to it.
 * One daemon thread, `_Negotiator`, drives every pending `Dial` over its real descriptors. It never
   touches the application's socket. When one ends, it drains the placeholder's other end; the loop
-  wakes up.
+  wakes up. For those who wait for data only, it makes the placeholder readable when there are some.
 * The next call on the socket, whichever it is, puts the real descriptor in place, in the caller's
   own thread. Until then the object's class is a `Pending` one, which keeps all this out of the
   methods of a connected socket. After a failure it stays so until somebody was told the error.
@@ -23,10 +23,8 @@ import errno
 import heapq
 import itertools
 import os
-import select
 import selectors
 import socket
-import sys
 import threading
 import weakref
 from collections import deque
@@ -36,6 +34,7 @@ from time import monotonic
 from ..errors import ProxyError
 from .dial import PATIENCE, POLLIN, POLLOUT, Dial, wait
 from .options import put_under
+from .watchers import put_under_watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +50,12 @@ if TYPE_CHECKING:
 # Seconds without work after which the thread ends: a program that forks later has one thread less.
 _IDLE = 1.0
 
+# Seconds after which a connection that nobody has asked about is watched for data. Most are asked
+# about at once, and then this costs nothing.
+_UNTOUCHED = 0.05
+
 _SMALLEST_BUFFER = 1  # the kernel makes it its own minimum
+_NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 _UNDER_WAY, _CONNECTED, _FAILED = range(3)
 
 
@@ -62,14 +66,27 @@ class Errand:
         own: the descriptor that it is about.
         task: what the negotiator drives.
         done: set last, by the negotiator.
-        announced: set after that: the negotiator has let go of it, and will not touch it again.
+        announced: set after that: the negotiator has let go of it. Who takes it then may close it.
         bound: what the task returned, if it succeeded.
         error: why it failed, if it did.
     """
 
-    __slots__ = ("announced", "bound", "done", "error", "own", "started", "task", "waiting")
+    __slots__ = (
+        "_free",
+        "_is_taken",
+        "announced",
+        "bound",
+        "done",
+        "error",
+        "own",
+        "started",
+        "task",
+        "waiting",
+    )
 
     def __init__(self, task: Any, own: socket.socket) -> None:
+        self._free = [True]  # pop() is atomic, and so needs no lock
+        self._is_taken = False
         self.own = own
         self.task = task
         self.started = False
@@ -78,8 +95,29 @@ class Errand:
         self.bound: Any = None
         self.error: Exception | None = None
 
+    def take(self) -> bool:
+        """For its owner; False: the negotiator has it, and must be asked to let go."""
+        if not self._is_taken:
+            self._is_taken = self.take_back()
+        return self._is_taken
+
+    def take_back(self) -> bool:
+        """For the negotiator, once it has let go; False: its owner has taken it."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def let_go(self) -> None:
+        """What `take_back` has taken."""
+        self._free.append(True)
+
     def announce(self) -> None:
         """It is over. The task has told whom it concerns."""
+
+    def afterwards(self) -> Generator[Wait, bool, Any] | None:
+        """What is left to do if nobody takes it for a while."""
+        return None
 
     def disown(self) -> None:
         """After a fork, in the child, where the thread is not: nothing goes on here."""
@@ -111,8 +149,11 @@ class Attempt(Errand):
         self.peer = peer
 
     def announce(self) -> None:
-        """Wake up whoever waits: the placeholder becomes writable."""
-        _drain(self.peer)
+        """Wake up whoever waits: the placeholder becomes writable; after a failure it hangs up."""
+        if self.error is None:
+            _drain(self.peer)
+        else:
+            self.peer.close()
 
     def disown(self) -> None:
         """After a fork, in the child: the connection is the parent's. Without a word on it."""
@@ -146,6 +187,18 @@ class Connecting(Attempt):
         """The spare too; what cleans up after a failure must not touch the connection either."""
         self.dial.disown()
         super().disown()
+
+    def afterwards(self) -> Generator[Wait, bool, Any] | None:
+        """Make the placeholder readable, too, as soon as the connection is."""
+        return None if self.error is not None else self._tell_of_data()
+
+    def _tell_of_data(self) -> Generator[Wait, bool, Any]:
+        try:
+            yield self.own, POLLIN, None
+            self.peer.send(b"\0", _NOSIGNAL)
+        except OSError:  # the placeholder is gone
+            pass
+        return self.bound
 
     def set_option(self, level: int, option: int, *value: Any) -> None:
         """On whichever descriptor may be the one in the end."""
@@ -218,7 +271,7 @@ def _step_aside(sock: socket.socket) -> tuple[socket.socket, socket.socket]:
     except BaseException:
         own.close()
         raise
-    put_under(placeholder, sock)
+    put_under_watch(placeholder, sock)
     return own, peer
 
 
@@ -230,7 +283,7 @@ def _hand_over(
         attempt = make()
         _negotiator.submit(attempt)
     except BaseException:
-        put_under(own, sock)
+        put_under_watch(own, sock)
         own.close()
         peer.close()
         raise
@@ -257,34 +310,6 @@ def _drain(peer: socket.socket) -> None:
             pass
     except OSError:  # empty, or the application has closed its end
         pass
-
-
-# Twisted changes an epoll registration that it has made, which is gone with the placeholder. (Other
-# loops make a new one, or ask for one event only.)
-_WANTS_ITS_EPOLL = "twisted.internet.epollreactor"
-
-
-def _epolls_of(number: int) -> list[tuple[int, int]]:
-    """The epoll descriptors that watch a number, and for which events: see proc(5), fdinfo."""
-    if _WANTS_ITS_EPOLL not in sys.modules:
-        return []
-    found = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
-                continue
-            with open(f"/proc/self/fdinfo/{name}", encoding="ascii") as file:
-                lines = [line.split() for line in file if line.startswith("tfd:")]
-        except OSError:  # closed meanwhile
-            continue
-        found += [(int(name), int(words[3], 16)) for words in lines if int(words[1]) == number]
-    return found
-
-
-def _watch_again(number: int, watchers: list[tuple[int, int]]) -> None:
-    for epoll, events in watchers:
-        with select.epoll.fromfd(os.dup(epoll)) as copy:
-            copy.register(number, events)
 
 
 class _State:
@@ -329,10 +354,8 @@ def _settle(sock: Any) -> tuple[int, Any]:
         attempt = state.attempt
         if attempt.own.fileno() != -1:
             attempt.own.settimeout(sock.gettimeout())
-            watchers = _epolls_of(sock.fileno())
-            put_under(attempt.own, sock)
-            _watch_again(sock.fileno(), watchers)
-            _negotiator.cancel(attempt)  # which closes the placeholder's other end
+            put_under_watch(attempt.own, sock, keep=not attempt.take())
+            _negotiator.cancel(attempt)  # which closes what is left of it
         if attempt.error is not None:
             return _FAILED, state
         _leave(sock)
@@ -567,6 +590,7 @@ class _Negotiator:
         self._inbox: deque[tuple[Errand, bool]] = deque()  # True: begin, False: cancel
         self._attempts: set[Errand] = set()
         self._timers: list[tuple[float, int, Errand, Wait]] = []
+        self._untouched: deque[tuple[float, Errand, Generator[Wait, bool, Any]]] = deque()
         self._numbers = itertools.count()
         self._stopping = False
 
@@ -600,7 +624,7 @@ class _Negotiator:
     def cancel(self, attempt: Errand) -> None:
         """Give up an attempt, whatever its state. Takes no lock: the garbage collector calls it."""
         # Never closed while the thread may use it: its number may be another socket's already.
-        if attempt.announced:
+        if attempt.announced and attempt.take():
             attempt.release()
         else:
             self._inbox.append((attempt, False))
@@ -622,7 +646,8 @@ class _Negotiator:
                     self._resume(key.data, True)
             self._expire()
             self._read_inbox()
-            if not self._attempts and (self._stopping or not events) and self._ended():
+            is_idle = not events and not self._untouched
+            if not self._attempts and (self._stopping or is_idle) and self._ended():
                 return
 
     def _ended(self) -> bool:
@@ -634,12 +659,17 @@ class _Negotiator:
             self._mouth.close()
             self._thread = None
             self._timers.clear()
+            self._untouched.clear()
             return True
 
     def _patience(self) -> float | None:
         if not self._attempts:
-            return 0 if self._stopping else _IDLE
-        return max(0.0, self._timers[0][0] - monotonic()) if self._timers else None
+            if self._stopping:
+                return 0
+            if not self._untouched:
+                return _IDLE
+        soonest = [events[0][0] for events in (self._timers, self._untouched) if events]
+        return max(0.0, min(soonest) - monotonic()) if soonest else None
 
     def _read_inbox(self) -> None:
         while self._inbox:
@@ -660,6 +690,13 @@ class _Negotiator:
             _, _, attempt, waiting = heapq.heappop(self._timers)
             if attempt.waiting is waiting:
                 self._resume(attempt, False)
+        while self._untouched and self._untouched[0][0] <= now:
+            _, attempt, more = self._untouched.popleft()
+            if attempt.take_back():
+                attempt.task = more
+                attempt.announced = attempt.started = False
+                self._attempts.add(attempt)
+                self._resume(attempt, True)
 
     def _forget_wait(self, attempt: Errand) -> None:
         if attempt.waiting is not None:
@@ -678,8 +715,9 @@ class _Negotiator:
             self._finish(attempt)
         except Exception as exc:
             attempt.task.close()
-            # whoever asks will raise it in another thread
-            attempt.error = exc.with_traceback(None)
+            if not attempt.done:
+                # whoever asks will raise it in another thread
+                attempt.error = exc.with_traceback(None)
             self._finish(attempt)
 
     def _watch(self, attempt: Errand, waiting: Wait) -> None:
@@ -694,8 +732,14 @@ class _Negotiator:
             heapq.heappush(self._timers, (until, next(self._numbers), attempt, waiting))
 
     def _finish(self, attempt: Errand) -> None:
-        attempt.done = True
-        attempt.announce()
+        if attempt.done:  # with what comes afterwards
+            attempt.let_go()
+        else:
+            attempt.done = True
+            attempt.announce()
+            more = attempt.afterwards()
+            if more is not None:
+                self._untouched.append((monotonic() + _UNTOUCHED, attempt, more))
         attempt.announced = True
         self._attempts.discard(attempt)
 
@@ -730,8 +774,11 @@ class _Negotiator:
                     errno.ECONNABORTED, "the process forked while the connect was pending"
                 )
                 attempt.disown()
+                attempt.done = True
+            elif not attempt.announced:  # what comes afterwards does not come
+                attempt.let_go()
             attempt.waiting = None
-            attempt.done = attempt.announced = True
+            attempt.announced = True
 
 
 _negotiator = _Negotiator()

@@ -28,6 +28,7 @@ import tempfile
 import threading
 import warnings
 import weakref
+from functools import partial
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -638,6 +639,51 @@ def _with_selectors(sock: Any, reading: bool) -> bool:
         sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         selector.unregister(sock)
         return found == [sock]
+
+
+@_behaviour
+def stays_registered(bench: _Bench) -> None:
+    """An epoll, or an asyncio loop, that has watched it connecting goes on with the connection."""
+    for wait in (_in_one_epoll, _in_one_loop):
+        with bench.connecting() as (sock, listener), contextlib.ExitStack() as stack:
+            _true(wait(sock, partial(_answer, listener, stack)), f"{wait.__name__}: not readable")
+            _same(sock.recv(1), b"x")
+
+
+def _answer(listener: socket.socket, stack: contextlib.ExitStack) -> None:
+    peer = stack.enter_context(listener.accept()[0])
+    peer.sendall(b"x")
+
+
+def _in_one_epoll(sock: Any, answer: Callable[[], None]) -> bool:
+    if not hasattr(select, "epoll"):
+        answer()
+        return True
+    with select.epoll() as epoll:
+        epoll.register(sock, select.EPOLLIN | select.EPOLLOUT)
+        _same(epoll.poll(PATIENCE), [(sock.fileno(), select.EPOLLOUT)])
+        _same(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0)
+        epoll.modify(sock, select.EPOLLIN)
+        answer()
+        return bool(epoll.poll(PATIENCE))
+
+
+def _in_one_loop(sock: Any, answer: Callable[[], None]) -> bool:
+    import asyncio
+
+    async def main() -> bool:
+        loop = asyncio.get_running_loop()
+        writable, readable = asyncio.Event(), asyncio.Event()
+        loop.add_writer(sock, writable.set)
+        await asyncio.wait_for(writable.wait(), PATIENCE)
+        _same(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), 0)
+        loop.add_reader(sock, readable.set)
+        loop.remove_writer(sock)
+        answer()
+        await asyncio.wait_for(readable.wait(), PATIENCE)
+        return loop.remove_reader(sock)
+
+    return asyncio.run(main())
 
 
 @_behaviour

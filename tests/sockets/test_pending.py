@@ -382,19 +382,19 @@ def test_closing_while_another_thread_puts_the_real_descriptor_in_place(
     server, echo_server, mocker
 ):
     """Either comes first; the other call ends as on a plain socket, and nothing is left open."""
-    real = module.put_under
+    real = module.put_under_watch
     closing = threading.Thread()
 
-    def put_under(new, own):
+    def put_under(new, own, keep):
         if not closing.ident:
             closing.start()
             closing.join(0.05)
-        real(new, own)
+        real(new, own, keep)
 
     with pending(server.url(), echo_server) as sock:
         assert is_writable(sock, 5)
         closing = threading.Thread(target=sock.close)
-        mocker.patch.object(module, "put_under", put_under)
+        mocker.patch.object(module, "put_under_watch", put_under)
         assert sock.connect_ex(echo_server) in (0, errno.EBADF)
         closing.join(5)
         assert sock.fileno() == -1
@@ -888,16 +888,163 @@ def test_timers_of_what_is_over_are_forgotten(server, echo_server, monkeypatch):
     module._negotiator._wake()
 
 
-@pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
-def test_an_epoll_registration_outlives_the_placeholder(socks_server, echo_server, monkeypatch):
-    """Twisted changes the one that it has made, after it has asked how the connect went."""
-    monkeypatch.setitem(sys.modules, "twisted.internet.epollreactor", object())
-    with select.epoll() as poller, SocksSocket(proxy=socks_server.url()) as sock:
-        sock.setblocking(False)
-        assert sock.connect_ex(echo_server) == errno.EINPROGRESS
+# -- who watches the number
+
+
+def has_connected(sock):
+    return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+def changes_an_epoll(sock):
+    """As Twisted does."""
+    with select.epoll() as poller:
         poller.register(sock, select.EPOLLIN | select.EPOLLOUT)
         assert poller.poll(10) == [(sock.fileno(), select.EPOLLOUT)]
-        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert has_connected(sock)
         poller.modify(sock, select.EPOLLIN)
         assert poller.poll(10) == [(sock.fileno(), select.EPOLLIN)]
-        assert sock.recv(100).startswith(BANNER[:1])
+
+
+def leaves_an_epoll_alone(sock):
+    with select.epoll() as poller:
+        poller.register(sock, select.EPOLLIN | select.EPOLLOUT | select.EPOLLET)
+        assert poller.poll(10) == [(sock.fileno(), select.EPOLLOUT)]
+        assert has_connected(sock)
+        while poller.poll(10) != [(sock.fileno(), select.EPOLLIN | select.EPOLLOUT)]:
+            pass
+
+
+def changes_a_selector(sock):
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_WRITE)
+        assert [mask for _, mask in selector.select(10)] == [selectors.EVENT_WRITE]
+        assert has_connected(sock)
+        selector.modify(sock, selectors.EVENT_READ)
+        assert [mask for _, mask in selector.select(10)] == [selectors.EVENT_READ]
+
+
+def changes_a_loop(sock):
+    """As Tornado does, and Twisted on asyncio: a reader before the writer is gone."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        connected, readable = loop.create_future(), loop.create_future()
+        loop.add_writer(sock, lambda: connected.done() or connected.set_result(has_connected(sock)))
+        assert await asyncio.wait_for(connected, 10)
+        loop.add_reader(sock.fileno(), lambda: readable.done() or readable.set_result(None))
+        loop.remove_writer(sock)
+        await asyncio.wait_for(readable, 10)
+        loop.remove_reader(sock)
+
+    asyncio.run(main())
+
+
+def is_asked_in_a_thread_of_the_loop(sock):
+    """Another thread than the loop's puts the connection in place."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        connected, readable = loop.create_future(), loop.create_future()
+        loop.add_writer(sock, lambda: connected.done() or connected.set_result(None))
+        await asyncio.wait_for(connected, 10)
+        assert await loop.run_in_executor(None, has_connected, sock)
+        loop.add_reader(sock, lambda: readable.done() or readable.set_result(None))
+        await asyncio.wait_for(readable, 10)
+        loop.remove_reader(sock)
+        loop.remove_writer(sock)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
+@pytest.mark.parametrize(
+    "use",
+    [
+        changes_an_epoll,
+        leaves_an_epoll_alone,
+        changes_a_selector,
+        changes_a_loop,
+        is_asked_in_a_thread_of_the_loop,
+    ],
+    ids=lambda use: use.__name__,
+)
+def test_who_watches_the_number_goes_on_with_the_connection(server, echo_server, use):
+    """epoll keeps what was under the number when it was told to watch: that is the placeholder."""
+    with pending(server.url(), echo_server) as sock:
+        use(sock)
+        assert sock.recv(len(BANNER)).startswith(BANNER[:1])
+
+
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="there is no epoll here")
+def test_a_number_may_be_watched_before_connecting(gate):
+    url, opened = gate
+    with select.epoll() as poller, SocksSocket(proxy=url) as sock:
+        poller.register(sock, select.EPOLLIN | select.EPOLLOUT)
+        sock.setblocking(False)
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        assert poller.poll(0.02) == []
+        opened.set()
+        assert poller.poll(10) == [(sock.fileno(), select.EPOLLOUT)]
+        assert has_connected(sock)
+        poller.modify(sock, select.EPOLLIN)
+        assert poller.poll(10) == [(sock.fileno(), select.EPOLLIN)]
+
+
+def test_who_waits_for_data_only_hears_of_it(gate):
+    """And not before there are any: nobody is told that there is something to read for nothing."""
+    url, opened = gate
+    with pending(url) as sock:
+        opened.set()
+        assert select.select([sock], [], [], 10)[0] == [sock]
+        assert sock.recv(len(BANNER)) == BANNER
+        assert select.select([sock], [], [], 0)[0] == []
+        sock.send(b"x")
+        assert select.select([sock], [], [], 10)[0] == [sock]
+
+
+@contextlib.contextmanager
+def watched_for_data(server):
+    """A socket that is connected, and that nobody has asked about for a while; nothing comes."""
+    with serving(lambda connection: connection.recv(1)) as target:
+        with pending(server.url(), target) as sock:
+            attempt = sock._pending.attempt
+            assert eventually(lambda: attempt.done and not attempt.announced)
+            yield sock
+
+
+def test_who_waits_for_data_only_hears_nothing_of_being_connected(server):
+    with watched_for_data(server) as sock:
+        assert select.select([sock], [sock], [], 0)[:2] == ([], [sock])
+
+
+def asks(sock):
+    assert has_connected(sock)
+    assert sock.send(b"x") == 1
+
+
+@pytest.mark.parametrize("use", [asks, SocksSocket.close], ids=["asks", "closes"])
+def test_who_comes_late_finds_the_connection(server, use):
+    """And leaves nothing behind in the thread."""
+    with watched_for_data(server) as sock:
+        use(sock)
+    server.wait_until_idle()
+
+
+def test_a_late_child_of_fork_has_the_connection_too(server):
+    with watched_for_data(server) as sock:
+        child = os.fork()
+        if not child:
+            os._exit(0 if has_connected(sock) and sock.send(b"x") == 1 else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert has_connected(sock)
+        assert select.select([sock], [], [], 10)[0] == [sock]
+        assert sock.recv(1) == b""
+
+
+def test_who_waits_for_data_only_hears_of_a_failure(server):
+    """As from the kernel: readable, writable, and hung up."""
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        poller = select.poll()
+        poller.register(sock, select.POLLIN)
+        assert poller.poll(10_000)[0][1] & (select.POLLIN | select.POLLHUP | select.POLLERR)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED

@@ -303,12 +303,16 @@ def test_a_refused_non_blocking_bind():
             assert isinstance(sock.last_error, socksy.CommandNotSupportedError)
 
 
-def test_the_connection_was_never_registered_as_the_listener(listening):
-    """An epoll that watched the listener hears nothing of the connection's data."""
-    with pytest.raises(BlockingIOError):
-        listening.accept()
+@pytest.mark.parametrize("registered", ["before", "after"])
+def test_the_connection_is_not_registered_as_the_listener(listening, registered):
+    """An epoll that has watched the listener hears nothing of the connection's data."""
     with select.epoll() as epoll:
-        epoll.register(listening, select.EPOLLIN)
+        if registered == "before":
+            epoll.register(listening, select.EPOLLIN)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+        if registered == "after":
+            epoll.register(listening, select.EPOLLIN)
         assert epoll.poll(0) == []
         with socket.create_connection(listening.getsockname()) as peer:
             assert epoll.poll(5)[0][0] == listening.fileno()
