@@ -25,6 +25,7 @@ import itertools
 import os
 import selectors
 import socket
+import sys
 import threading
 import weakref
 from collections import deque
@@ -436,7 +437,7 @@ class Pending(socket.socket):
         if where == _FAILED:
             if is_error:
                 error = _leave(self)
-                if self.raises_failure and error is not None:
+                if error is not None and (self.raises_failure or _passes_errors_on()):
                     raise error
                 return 0 if error is None else system_errno(error)
             return state.home.getsockopt(self, level, option, *length)
@@ -506,6 +507,15 @@ def system_errno(error: BaseException | None) -> int:
     """The errno a kernel could have reported: a resolver's numbers are not."""
     number = getattr(error, "errno", None) or errno.EIO
     return errno.EHOSTUNREACH if isinstance(error, socket.gaierror) else number
+
+
+# They make an OSError of a number, and pass on what getsockopt raises: that says more.
+_PASS_ERRORS_ON = ("asyncio.selector_events", "trio._socket")
+
+
+def _passes_errors_on() -> bool:
+    """Whether who has called `getsockopt` does."""
+    return sys._getframe(2).f_globals.get("__name__") in _PASS_ERRORS_ON
 
 
 # Moves data: needs the connection, waits for it like the kernel would.

@@ -12,9 +12,9 @@ import socket
 import sys
 from operator import index
 
-from ..errors import InvalidArgumentError, ProxyError, ProxyUnsupportedError
+from ..errors import InvalidArgumentError, InvalidPortError, ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, clean_target
-from ..proxy import Proxy, as_route, choose
+from ..proxy import HTTP, Proxy, as_route, choose
 from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, run
 
 TYPE_CHECKING = False
@@ -100,7 +100,7 @@ class SocksSocket(socket.socket):
     #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
     last_error: ProxyError | None = None
     #: for subclasses: getsockopt(SO_ERROR) raises why a non-blocking connect failed, so that a loop
-    #: which would make an OSError of a number passes our own on
+    #: which would make an OSError of a number passes our own on (asyncio and trio always do)
     raises_failure = False
     #: whether `listen` asks the proxy to listen; a subclass may say True
     remote_bind: bool = False
@@ -157,7 +157,7 @@ class SocksSocket(socket.socket):
             OSError: EISCONN, this socket is connected through a proxy already.
         """
         if self._tunnel is not None:
-            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+            raise self._connected_already()
         self._route = as_route(proxy)
 
     def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
@@ -189,6 +189,11 @@ class SocksSocket(socket.socket):
         return way
 
     # -- connecting
+
+    def _connected_already(self) -> OSError:
+        """What the kernel says of a second connect."""
+        number = errno.EBADF if self.fileno() == -1 else errno.EISCONN
+        return OSError(number, os.strerror(number))
 
     def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
         """Connect to `address` through the proxy, within one deadline: the socket's timeout.
@@ -240,14 +245,14 @@ class SocksSocket(socket.socket):
     ) -> None:
         """What `connect` and `connect_ex` share."""
         if self._tunnel is not None:
-            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+            raise self._connected_already()
         target = address
         if len(address) != 2 or address.__class__ is not tuple or family_of(self) != _IPV4:
             target = self._peer_form(address)
         timeout = self.gettimeout()
         if timeout == 0 and CAN_REPLACE:
             if is_in_use(self):
-                raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+                raise self._connected_already()
             from . import pending
 
             try:
@@ -361,9 +366,16 @@ class SocksSocket(socket.socket):
             tunnel = self._tunnel
             return outer_address(family_of(self), tunnel.legs, tunnel.bound, self.proxy_peername)
         name = self._real_sockname()
-        if self._tunnel is None or not self._tunnel.over_unix:
+        tunnel, family = self._tunnel, family_of(self)
+        if tunnel is None:
             return name
-        return ("0.0.0.0", 0) if family_of(self) == _IPV4 else ("::", 0, 0, 0)
+        if tunnel.over_unix:
+            return ("0.0.0.0", 0) if family == _IPV4 else ("::", 0, 0, 0)
+        if len(name) == (2 if family == _IPV4 else 4):
+            return name
+        from .remote import in_family  # the proxy is of the other family
+
+        return in_family(family, *name[:2])
 
     def _real_sockname(self) -> Any:
         name = super().getsockname()
@@ -394,9 +406,11 @@ class SocksSocket(socket.socket):
     def bound_address(self) -> Address | None:
         """BND.ADDR and BND.PORT of the last proxy's reply (RFC 1928, section 6), as it sent them.
 
-        Many proxies send ``("0.0.0.0", 0)``. None while not connected through a proxy.
+        Many proxies send ``("0.0.0.0", 0)``. None while not connected through a proxy, and where
+        the protocol has no such field: HTTP CONNECT.
         """
-        return None if self._tunnel is None else self._tunnel.bound
+        tunnel = self._tunnel
+        return None if tunnel is None or tunnel.legs[-1][0].scheme == HTTP else tunnel.bound
 
     # -- BIND
 
@@ -419,7 +433,7 @@ class SocksSocket(socket.socket):
         if chain is None or _type_of(self) != _STREAM:
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
         if self._tunnel is not None:
-            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+            raise self._connected_already()
         if self.gettimeout() == 0 and CAN_REPLACE:
             from . import pending
 
@@ -523,9 +537,9 @@ def _listening(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any,
 def _split_address(address: Any) -> tuple[Host, int]:
     """Host and port of what `connect` takes; errors as a plain socket's."""
     if not isinstance(address, tuple):
-        raise TypeError(f"connect(): an address is a tuple, not {type(address).__name__}")
+        raise TypeError(f"an address is a tuple, not {type(address).__name__}")
     if len(address) not in (2, 3, 4):
-        raise TypeError("connect(): an address is (host, port), or four values for IPv6")
+        raise TypeError("an address is (host, port), or four values for IPv6")
     host, port = address[:2]
     if len(address) == 4 and address[3] and isinstance(host, str) and "%" not in host:
         host = f"{host}%{address[3]}"  # a scope: refused with the same words as in the text form
@@ -567,7 +581,7 @@ def _with_socks(kind: type, ours: type) -> type:
 
 
 def create_connection(
-    address: tuple[Host, int],
+    address: tuple[Host, int | str],
     timeout: float | None = _GLOBAL_TIMEOUT,
     source_address: tuple[str, int] | None = None,
     *,
@@ -578,7 +592,8 @@ def create_connection(
     """`socket.create_connection`, through a proxy.
 
     Args:
-        address: host and port; the host of any type that `connect` takes.
+        address: host and port; the host of any type that `connect` takes, the port a number, or
+            as text, or the name of a service.
         timeout: seconds for everything up to the end of the handshake, then the socket's timeout.
         source_address: where to connect to the proxy from.
         all_errors: as in the standard library; only a direct connection has more than one error.
@@ -589,13 +604,23 @@ def create_connection(
         ProxyError, InvalidProxyError, InvalidTargetError: as `SocksSocket.connect`.
     """
     host, port = address
+    if isinstance(port, str):
+        port = _port_of(port)
     chain = chain_for(proxy, host, port)
     if chain is None:
         sock = _connect_directly(address, timeout, source_address, all_errors)
         if early_data:
             _send_or_close(sock, early_data)
         return sock
-    return connect_through(chain, address, timeout, source_address, early_data=early_data)
+    return connect_through(chain, (host, port), timeout, source_address, early_data=early_data)
+
+
+def _port_of(service: str) -> int:
+    """The number of a port, given as text or as the name of a service, as getaddrinfo takes it."""
+    try:
+        return int(service) if service.isdecimal() else socket.getservbyname(service, "tcp")
+    except OSError as exc:
+        raise InvalidPortError(f"there is no service {service!r}") from exc
 
 
 def chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:

@@ -297,10 +297,15 @@ def fails_with_ebadf_when_closed(bench: _Bench) -> None:
         ]
         for call in calls:
             _raises(errno.EBADF, call)
+        _cannot_connect(sock)
     with bench.make() as sock:
         sock.close()
-        _raises(errno.EBADF, sock.connect, ("127.0.0.1", 9))
-        _same(sock.connect_ex(("127.0.0.1", 9)), errno.EBADF)
+        _cannot_connect(sock)
+
+
+def _cannot_connect(sock: Any) -> None:
+    _raises(errno.EBADF, sock.connect, ("127.0.0.1", 9))
+    _same(sock.connect_ex(("127.0.0.1", 9)), errno.EBADF)
 
 
 @_behaviour

@@ -785,9 +785,11 @@ def test_the_loop_never_stalls(gate):
 
 
 def test_asyncio_is_told_a_refusal(server):
-    """As the builtin that fits."""
-    with pytest.raises(ConnectionRefusedError):
+    """By our own error, which says more than the number that asyncio asks for."""
+    with pytest.raises(socksy.TargetRefusedError) as caught:
         asyncio.run(talk(server.url(), ("127.0.0.1", unused_port())))
+    assert caught.value.proxy is not None
+    assert caught.value.__cause__ is None
 
 
 def test_asyncio_with_a_timeout(gate):

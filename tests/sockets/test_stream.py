@@ -16,7 +16,7 @@ import socksy
 from socksy.proxy import Proxy
 from socksy.sockets import dial
 from socksy.sockets.stream import SocksSocket
-from socksy.testing.faults import cut_short, reset_at, stall_at
+from socksy.testing.faults import answer_with, cut_short, reset_at, stall_at
 
 from ..support import BANNER, echo, eventually, serving, unused_port
 
@@ -282,8 +282,15 @@ def test_a_proxy_on_ipv6(socks_server_factory, echo_server):
             check_echo(sock)
             assert sock.family == family
             assert sock.proxy_peername[:2] == ("::1", server.port)
-            assert sock.getsockname() == sock.proxy_sockname
-            assert sock.getsockname()[0] == "::1"
+            assert sock.proxy_sockname[:2] == ("::1", sock.getsockname()[1])
+            assert len(sock.getsockname()) == (2 if family == socket.AF_INET else 4)
+
+
+def test_a_socket_of_ipv6_has_a_name_of_ipv6(server, echo_server):
+    """Also where the proxy is of IPv4: programs expect so many values."""
+    with SocksSocket(socket.AF_INET6, proxy=server.url("socks5h")) as sock:
+        sock.connect(echo_server)
+        assert sock.getsockname() == ("::ffff:127.0.0.1", sock.proxy_sockname[1], 0, 0)
 
 
 @pytest.mark.parametrize("scheme", ["socks5h", "socks4a", "http"])
@@ -745,6 +752,12 @@ def test_bound_address_is_what_the_proxy_replied(server, echo_server):
         assert sock.proxy_sockname == sock.getsockname()
 
 
+def test_http_has_no_bound_address(server, echo_server):
+    with SocksSocket(proxy=server.url("http")) as sock:
+        sock.connect(echo_server)
+        assert sock.bound_address is None
+
+
 def test_the_proxy_learns_who_it_is_talking_to_from_the_bound_source(server, echo_server):
     """A local bind is honoured: it is the address of the connection to the proxy."""
     with SocksSocket(proxy=server.url("socks5h")) as sock:
@@ -1090,6 +1103,21 @@ def test_create_connection_wants_host_and_port(server, address):
     """As the standard library's does."""
     with pytest.raises(ValueError, match="unpack"):
         socksy.create_connection(address, proxy=server.url("socks5h"))
+
+
+@pytest.mark.parametrize("port", ["http", "80", 80])
+def test_create_connection_takes_ports_as_the_standard_library_does(socks_server_factory, port):
+    server = socks_server_factory(faults=answer_with(5))
+    with pytest.raises(socksy.ProxyError) as caught:
+        socksy.create_connection(["a.test", port], proxy=server.url("socks5h"))
+    assert caught.value.target == ("a.test", 80)
+
+
+@pytest.mark.parametrize("port", ["no-such-service", "-1", "65536", "", "8O"])
+def test_create_connection_refuses_what_is_no_port(server, port):
+    with pytest.raises(socksy.InvalidPortError):
+        socksy.create_connection(("a.test", port), proxy=server.url("socks5h"))
+    assert server.requests == []
 
 
 def test_create_connection_from_a_source_address(server, echo_server):
