@@ -456,6 +456,8 @@ def as_route(proxy: ProxyLike) -> Route:
         raise InvalidProxyError("a chain needs at least one proxy")
     if any(hop.path is not None for hop in chain[1:]):
         raise InvalidProxyError("only the nearest proxy of a chain can be a Unix socket")
+    if any("%" in hop.host for hop in chain[1:]):
+        raise InvalidProxyError("only the nearest proxy of a chain can have a zone in its address")
     return chain
 
 

@@ -545,7 +545,17 @@ class TestAsRoute:
 
         assert as_route(chooser) is chooser
 
-    @pytest.mark.parametrize("proxy", ["", "near", [], (), [NEAR, Proxy("http", path="/run/x")]])
+    @pytest.mark.parametrize(
+        "proxy",
+        [
+            "",
+            "near",
+            [],
+            (),
+            [NEAR, Proxy("http", path="/run/x")],
+            [NEAR, "socks5h://[fe80::1%25lo]:1080"],
+        ],
+    )
     def test_refuses_what_is_no_chain(self, proxy):
         with pytest.raises(InvalidProxyError):
             as_route(proxy)

@@ -69,6 +69,7 @@ CAN_REPLACE = sys.platform != "win32"
 _LOCAL_DNS = (SOCKS4, SOCKS5)
 POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
 _IPV4 = socket.AF_INET
+_INET = (socket.AF_INET, socket.AF_INET6)
 MSG_PEEK = int(socket.MSG_PEEK)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 _IN_USE = (errno.EISCONN, errno.EALREADY)
@@ -438,22 +439,22 @@ class Dial:
             if self._local[1]:
                 self._free_the_port()
             bind_like(self._local, spare)
-        if self.deadline is not None:
-            spare.setblocking(False)
+        spare.setblocking(self.deadline is None)  # whatever the default is
         return spare
 
     def _free_the_port(self) -> None:
         """Two descriptors cannot be bound to one port: the own one lets go of it."""
-        from .options import put_under
+        from .options import put_under, unconnected_like
 
-        own = self._own
         self._spent = True
-        put_under(socket.socket(own.family, own.type, own.proto), own)
+        put_under(unconnected_like(self._own), self._own)
 
     def _connect(
         self, sock: socket.socket, address: Any, deadline: float, left: int
     ) -> Generator[Wait, bool, None]:
         number = _connect_ex(sock, address)
+        if number == errno.EAGAIN and family_of(sock) not in _INET:
+            number = yield from _try_again(sock, address, deadline)
         if number in _IN_PROGRESS:
             if left > 1:
                 now = monotonic()
@@ -470,11 +471,11 @@ class Dial:
         A tunnel that was not finished must never carry application data: now send and recv fail as
         on any socket that is not connected, and connect may be tried again.
         """
-        from .options import put_under, set_again
+        from .options import put_under, set_again, unconnected_like
 
         own = self._own
         try:
-            fresh = socket.socket(own.family, own.type, own.proto)
+            fresh = unconnected_like(own)
         except OSError:  # out of descriptors
             fresh = None
         try:
@@ -493,6 +494,22 @@ class Dial:
         except OSError as exc:
             if exc.errno != errno.ENOTCONN:
                 raise
+
+
+def _try_again(sock: socket.socket, address: Any, deadline: float) -> Generator[Wait, bool, int]:
+    """connect_ex to a Unix socket with more connections waiting than it takes, until it takes ours.
+
+    The kernel says EAGAIN, which is final, and poll() does not say when to ask again.
+    """
+    pause = 0.001
+    never, other = socket.socketpair()
+    with never, other:
+        while (number := _connect_ex(sock, address)) == errno.EAGAIN:
+            if monotonic() >= deadline:
+                raise ProxyTimeoutError(phase=CONNECTING)
+            yield never, POLLIN, min(deadline, monotonic() + pause)
+            pause = min(2 * pause, 0.1)
+    return number
 
 
 def _unreachable(exc: OSError, addresses: int) -> ProxyError:

@@ -77,6 +77,13 @@ def bind_like(local: tuple[Any, ...], sock: socket.socket) -> None:
     raise OSError(errno.EADDRNOTAVAIL, f"the proxy cannot be reached from the bound address {host}")
 
 
+def unconnected_like(own: socket.socket) -> socket.socket:
+    """A fresh socket of the same kind, which blocks as this one does, whatever the default is."""
+    fresh = socket.socket(own.family, own.type, own.proto)
+    fresh.settimeout(own.gettimeout())
+    return fresh
+
+
 def put_under(new: socket.socket, own: socket.socket, keep: bool = False) -> None:
     """Move the descriptor of `new` under the number of `own`, whose old descriptor closes.
 

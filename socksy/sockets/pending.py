@@ -34,7 +34,7 @@ from time import monotonic
 
 from ..errors import ProxyError
 from .dial import PATIENCE, POLLIN, POLLOUT, Dial, wait
-from .options import put_under
+from .options import put_under, unconnected_like
 from .watchers import put_under_watch
 
 TYPE_CHECKING = False
@@ -159,9 +159,7 @@ class Attempt(Errand):
     def disown(self) -> None:
         """After a fork, in the child: the connection is the parent's. Without a word on it."""
         super().disown()
-        own = self.own
-        put_under(socket.socket(own.family, own.type, own.proto), own)
-        own.setblocking(False)
+        put_under(unconnected_like(self.own), self.own)
 
     def release(self) -> None:
         """Close what is ours. Idempotent."""
@@ -463,6 +461,10 @@ class Pending(socket.socket):
     @property
     def proxy_peername(self) -> Any:
         return None if _settle(self)[0] != _CONNECTED else self.proxy_peername
+
+    @property
+    def proxy_sockname(self) -> Any:
+        return None if _settle(self)[0] != _CONNECTED else self.proxy_sockname
 
     def getsockname(self) -> Any:
         where, state = _settle(self)

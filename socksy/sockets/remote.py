@@ -19,7 +19,7 @@ from ..protocol import bind_peer, name_the_leg
 from ..protocol.steps import SECOND_REPLY, Pump, timed_out
 from ..proxy import choose
 from .dial import CAN_REPLACE, POLLIN, recv, run, wait
-from .options import put_under
+from .options import put_under, unconnected_like
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -199,5 +199,5 @@ class RemoteListener:
         if self._attempt is not None:
             return self._attempt.own.detach()
         taken = os.dup(sock.fileno())
-        put_under(socket.socket(sock.family, sock.type, sock.proto), sock)
+        put_under(unconnected_like(sock), sock)
         return taken

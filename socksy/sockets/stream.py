@@ -328,6 +328,8 @@ class SocksSocket(socket.socket):
         """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
         if address is not None and self._goes_around(address, flags):
             return super().sendmsg(buffers, ancdata, flags & ~_FASTOPEN)
+        if self._tunnel is not None and self._tunnel.over_unix:
+            address = None  # as in sendto
         return super().sendmsg(buffers, ancdata, flags, address)
 
     def _goes_around(self, address: Any, flags: Any) -> bool:
@@ -360,15 +362,13 @@ class SocksSocket(socket.socket):
         """
         if self._listener is not None:
             return self._listener.address
-        if self.remote_bind and self._tunnel is not None:
-            from .remote import outer_address
-
-            tunnel = self._tunnel
-            return outer_address(family_of(self), tunnel.legs, tunnel.bound, self.proxy_peername)
-        name = self._real_sockname()
-        tunnel, family = self._tunnel, family_of(self)
+        name, tunnel, family = self._real_sockname(), self._tunnel, family_of(self)
         if tunnel is None:
             return name
+        if self.remote_bind:
+            from .remote import outer_address
+
+            return outer_address(family, tunnel.legs, tunnel.bound, self.proxy_peername)
         if tunnel.over_unix:
             return ("0.0.0.0", 0) if family == _IPV4 else ("::", 0, 0, 0)
         if len(name) == (2 if family == _IPV4 else 4):
@@ -551,16 +551,18 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
 
     `SSLContext.wrap_socket` makes a new object and detaches ours; the new one's connect() would be
     the plain one and go around the proxy. The ssl module has no hook for this, so this looks at who
-    calls detach(). SSLSocket.connect() calls super().connect(): a class with both bases does it.
+    calls detach(), behind whatever is in between. SSLSocket.connect() calls super().connect(): a
+    class with both bases does it.
     """
     ssl = sys.modules.get("ssl")
     if ssl is None:
         return
+    code = ssl.SSLSocket._create.__func__.__code__
     caller = sys._getframe(2)
-    while caller.f_code.co_name == "detach" and caller.f_back is not None:  # a subclass' own
+    while caller.f_code is not code or caller.f_locals["sock"] is not sock:
+        if caller.f_back is None:
+            return
         caller = caller.f_back
-    if caller.f_code is not ssl.SSLSocket._create.__func__.__code__:
-        return
     heir = caller.f_locals["self"]
     heir.__class__ = _with_socks(type(heir), type(sock))
     heir.__dict__.update(sock.__dict__)

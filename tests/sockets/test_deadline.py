@@ -1,5 +1,7 @@
 """One deadline for the whole connect, whatever the server does with its time."""
 
+import contextlib
+import os
 import socket
 import threading
 import time
@@ -8,6 +10,7 @@ import pytest
 
 import socksy
 from socksy.protocol import steps
+from socksy.testing.faults import answer_with
 
 from ..support import read_exactly, serving
 
@@ -191,3 +194,91 @@ def test_the_default_timeout_counts():
             silence.set()
     finally:
         socket.setdefaulttimeout(None)
+
+
+@pytest.fixture
+def default_timeout():
+    """It is for new sockets, and nothing to those that have one of their own."""
+    socket.setdefaulttimeout(0.05)
+    yield
+    socket.setdefaulttimeout(None)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_the_default_timeout_is_nothing_to_a_socket_without_one(default_timeout, family):
+    """Not even where the descriptor is another one in the end."""
+
+    def handler(connection):
+        connection.settimeout(None)
+        connection.recv(3)
+        connection.sendall(b"\5\0")
+        connection.recv(100)
+        time.sleep(0.15)  # longer than the default
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0ok")
+
+    with serving(handler) as address:
+        with socksy.SocksSocket(family, proxy=proxy_url("socks5h", address)) as sock:
+            sock.settimeout(None)
+            sock.connect(("a.test", 80))
+            assert sock.recv(2) == b"ok"
+
+
+def test_the_default_timeout_is_nothing_to_a_socket_that_has_failed(
+    default_timeout, socks_server_factory
+):
+    refusing = socks_server_factory(faults=answer_with(5))
+    with socksy.SocksSocket(proxy=refusing.url()) as sock:
+        sock.settimeout(None)
+        for _ in range(2):
+            with pytest.raises(socksy.TargetRefusedError):
+                sock.connect(("a.test", 80))
+        assert os.get_blocking(sock.fileno())
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """A proxy on a Unix socket with as many connections waiting as it takes: these, and it."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        waiting = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+                waiting[-1].setblocking(False)
+                waiting[-1].connect(listener.getsockname())
+        yield waiting, listener
+
+
+def test_a_crowded_unix_socket_is_asked_again_until_the_deadline(crowded):
+    """The kernel says EAGAIN, and poll() nothing."""
+    path = crowded[1].getsockname()
+    with socksy.SocksSocket(proxy=f"socks5h://localhost{path}") as sock:
+        sock.settimeout(0.1)
+        with pytest.raises(socksy.ProxyTimeoutError) as caught:
+            sock.connect(("a.test", 80))
+    assert caught.value.phase == "the connection to the proxy"
+
+
+@pytest.mark.parametrize("timeout", [10, None])
+def test_a_crowded_unix_socket_takes_us_in_the_end(crowded, timeout):
+    waiting, listener = crowded
+
+    def serve():
+        for sock in waiting:
+            sock.close()
+        while not (connection := listener.accept()[0]).recv(3):
+            connection.close()
+        with connection:
+            connection.sendall(b"\5\0")
+            connection.recv(100)
+            connection.sendall(b"\5\0\0\1\0\0\0\0\0\0ok")
+
+    with socksy.SocksSocket(proxy=f"socks5h://localhost{listener.getsockname()}") as sock:
+        sock.settimeout(timeout)
+        thread = threading.Timer(0.02, serve)
+        thread.start()
+        sock.connect(("a.test", 80))
+        assert sock.recv(2) == b"ok"
+        thread.join(10)

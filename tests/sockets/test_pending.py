@@ -22,6 +22,7 @@ import socksy
 from socksy.sockets import lookup
 from socksy.sockets import pending as module
 from socksy.sockets.stream import SocksSocket
+from socksy.testing.faults import answer_with
 
 from ..support import BANNER, echo, eventually, read_exactly, serving, unused_port
 
@@ -87,6 +88,11 @@ def test_the_descriptor_is_not_writable_until_the_handshake_is_over(gate):
         assert sock.getpeername() == ("a.test", 80)
         assert sock.gettimeout() == 0
         assert type(sock) is SocksSocket
+
+
+def test_there_is_no_connection_to_the_proxy_to_tell_of_before_it_is_there(gate):
+    with pending(gate[0]) as sock:
+        assert sock.proxy_sockname is sock.proxy_peername is None
 
 
 @pytest.mark.parametrize("waiting", ["select", "poll", "epoll", "selectors"])
@@ -716,6 +722,24 @@ def test_tls_wrapped_before_a_non_blocking_connect(server, begin, finish, shake_
             assert read_exactly(tls, len(BANNER) + 4) == BANNER + b"ping"
             assert tls.version()
             assert tls.getpeername() == (NAME, address[1])
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_tls_wrapped_while_a_non_blocking_connect_is_under_way(socks_server_factory, refuses):
+    """It waits, and knows the way: what has failed is not tried again without a proxy."""
+    server = socks_server_factory(faults=[answer_with(5)] if refuses else [])
+    with serving(echo) as address, pending(server.url(), address) as sock:
+        with ssl.create_default_context().wrap_socket(
+            sock, server_hostname=NAME, do_handshake_on_connect=False
+        ) as tls:
+            if refuses:
+                assert tls.connect_ex(address) == errno.EINPROGRESS
+                assert is_writable(tls, 10)
+                assert tls.connect_ex(address) == errno.ECONNREFUSED
+                assert len(server.requests) == 2
+            else:
+                assert tls.getpeername() == address
+                assert tls.proxy_peername == server.address
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

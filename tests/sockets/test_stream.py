@@ -304,6 +304,7 @@ def test_a_proxy_on_a_unix_socket(socks_server_factory, echo_server, tmp_path, s
             sock.connect((NAME, echo_server[1]))
             check_echo(sock)
             assert sock.family == socket.AF_INET
+            assert sock.sendto(b"x", echo_server) == sock.sendmsg([b"x"], [], 0, echo_server) == 1
 
 
 def test_a_chain_of_every_protocol(socks_server_factory, echo_server):
@@ -1044,12 +1045,23 @@ def test_tls_wrapped_before_connecting_goes_through_the_proxy(
     assert lookups == []
 
 
+def logged(function):
+    """As decorators do: it is called from a function of another name."""
+
+    def wrapper(*arguments):
+        return function(*arguments)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("decorate", [lambda function: function, logged])
 def test_tls_over_a_subclass_with_its_own_detach_goes_through_the_proxy(
-    server, tls_echo, certificates
+    server, tls_echo, certificates, decorate
 ):
     """Who takes the socket over is found behind every detach()."""
 
     class Noting(SocksSocket):
+        @decorate
         def detach(self):
             return super().detach()
 
