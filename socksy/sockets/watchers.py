@@ -82,10 +82,16 @@ def _epolls_of(number: int) -> list[tuple[int, int]]:
     return found
 
 
+def _epoll_class() -> Any:
+    """`select.epoll`; gevent takes it out of there, since it does not let other greenlets run."""
+    found = getattr(select, "epoll", None)
+    return sys.modules["gevent.monkey"].get_original("select", "epoll") if found is None else found
+
+
 def _control(watchers: list[tuple[int, int]], change: Any) -> None:
     for number, events in watchers:
         try:
-            with select.epoll.fromfd(os.dup(number)) as epoll:
+            with _epoll_class().fromfd(os.dup(number)) as epoll:
                 change(epoll, events)
         except OSError:  # closed meanwhile, or changed by another thread
             pass
