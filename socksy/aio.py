@@ -26,9 +26,10 @@ from weakref import WeakKeyDictionary
 
 from .defaults import get_default_proxy
 from .errors import ProxyTimeoutError
-from .hosts import clean_host
+from .hosts import clean_host, pack_ip
+from .protocol.steps import timed_out
 from .proxy import as_route
-from .sockets.dial import MSG_PEEK, PATIENCE, POLLIN, recv, run
+from .sockets.dial import MSG_PEEK, POLLIN, recv, run
 from .sockets.stream import UNSET, SocksSocket, _Unset, arrive, chain_for, opening, set_out
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from .hosts import Host
     from .proxy import Chain, Proxy, ProxyLike, Route
+    from .sockets.datagram import DatagramSocket
 
 __all__ = ["connect", "create_connection", "create_datagram_endpoint", "open_connection"]
 
@@ -204,9 +206,9 @@ async def create_datagram_endpoint(
     Args:
         local_addr: where the datagrams leave from.
         remote_addr: where ``transport.sendto(data)`` sends to; a name goes to the proxy as it is.
-        family: AF_INET or AF_INET6; by default that of the addresses, or AF_INET.
+        family: AF_INET or AF_INET6; by default that of the addresses, or else of the proxy's.
         proxy: as for `connect`.
-        timeout: seconds for the association. None: 180.
+        timeout: seconds for the association, whenever it is made. None: 180.
 
     Raises:
         ProxyError: there is no association to be had; nothing was sent.
@@ -217,16 +219,19 @@ async def create_datagram_endpoint(
     if remote_addr is not None:
         route = chain_for(route, *remote_addr)
     if route is None:
-        named: Any = remote_addr
+        named: Any = remote_addr and (clean_host(remote_addr[0]), remote_addr[1])
         return await loop.create_datagram_endpoint(
             protocol_factory, local_addr, named, family=family
         )
-    make = partial(_datagram_socket, route, family, local_addr, remote_addr, timeout)
-    if remote_addr is None:
-        sock = make()
-    else:
-        with _Thread(loop, make) as thread:
-            sock = await thread.outcome
+    sock = _datagram_socket(route, family, local_addr, remote_addr)
+    try:
+        if timeout is not None:
+            sock._patience = timeout
+        if remote_addr is not None:
+            await _associated(loop, sock, remote_addr, timeout)
+    except BaseException:
+        sock.close()
+        raise
     protocol = _protocol_for(sock, protocol_factory)
     # from here on the transport owns the socket
     return await loop.create_datagram_endpoint(lambda: protocol, sock=sock)
@@ -237,24 +242,68 @@ def _datagram_socket(
     family: int,
     local_addr: tuple[str, int] | None,
     remote_addr: tuple[Host, int] | None,
-    timeout: float | None,
-) -> SocksSocket:
-    """A non-blocking one; with a remote address, associated and connected."""
-    given = remote_addr or local_addr
+) -> DatagramSocket:
+    """A non-blocking one; if nothing else tells its family, of the one that the relay will have."""
     if not family:
-        family = AF_INET6 if given is not None and ":" in clean_host(given[0]) else AF_INET
-    sock = SocksSocket(family, SOCK_DGRAM, proxy=route)
+        hosts = [clean_host(address[0]) for address in (local_addr, remote_addr) if address]
+        if isinstance(route, tuple):
+            hosts.append(route[0].host)
+        literal = next((host for host in hosts if pack_ip(host) is not None), "")
+        family = AF_INET6 if ":" in literal else AF_INET
+    sock: Any = SocksSocket(family, SOCK_DGRAM, proxy=route)
     try:
         if local_addr is not None:
             sock.bind(local_addr)
-        if remote_addr is not None:
-            sock.settimeout(PATIENCE if timeout is None else timeout)
-            sock.connect(remote_addr)
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
-    return sock
+    return sock  # type: ignore[no-any-return] # the class that the type asks for
+
+
+async def _associated(
+    loop: asyncio.AbstractEventLoop,
+    sock: DatagramSocket,
+    address: tuple[Host, int],
+    timeout: float | None,
+) -> None:
+    """Connect it to its destination. The thread of `pending` makes the association."""
+    way = sock._chain_for(address)
+    assert way is not None
+    chain, host, port = way
+    deadline = None if timeout is None else monotonic() + timeout
+    asked = host
+    if pack_ip(host) is None and not chain[-1].remote_dns:  # in a thread, as asyncio does it
+        looking = loop.run_in_executor(None, sock._as_asked, chain, host, port)
+        try:
+            asked = await asyncio.wait_for(looking, timeout)
+        except asyncio.TimeoutError as exc:
+            raise timed_out("the name lookup") from exc
+    if deadline is not None:
+        sock._patience = max(deadline - monotonic(), 0)
+    over = loop.create_future()
+    sock._is_unwatched = True  # the descriptor may be changed for one of another family
+    sock._connect_to(address, chain, (host, port), asked)
+    association = sock._shared.association
+    assert association is not None
+    association.when_over(partial(_tell, loop, over))
+    await over
+    sock._is_unwatched = False
+    if association.check() is not None:
+        sock._report(association)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    """From any thread."""
+    try:
+        loop.call_soon_threadsafe(_set, future)
+    except RuntimeError:  # the loop has been closed
+        pass
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _protocol_for(sock: SocksSocket, factory: Callable[[], Any]) -> Any:

@@ -63,6 +63,9 @@ class Proxy:
         pipelined: send greeting, login and request in one segment, and save one or two round trips;
             docs/performance.md tells which servers can do that. SOCKS5 only, and with a login only
             if that is all that is offered (`require_auth`), and never to Tor.
+        udp_source_unknown: say zeros when asked where datagrams will come from (RFC 1928, section
+            4), instead of the socket's port: for a proxy that compares, behind a router that
+            changes ports. SOCKS5 only.
 
     Raises:
         InvalidProxyError: any of these is wrong; its text never repeats a credential.
@@ -80,6 +83,7 @@ class Proxy:
         "port",
         "require_auth",
         "scheme",
+        "udp_source_unknown",
         "username",
     )
 
@@ -92,6 +96,7 @@ class Proxy:
     require_auth: bool
     allow_empty_username: bool
     pipelined: bool
+    udp_source_unknown: bool
     #: user name and password as they are sent (see `encode_login`), or None
     login: tuple[Secret, Secret] | None
     #: what connect() takes for a proxy whose host is an IPv4 address; else None
@@ -110,6 +115,7 @@ class Proxy:
         require_auth: bool = False,
         allow_empty_username: bool = False,
         pipelined: bool = False,
+        udp_source_unknown: bool = False,
     ) -> None:
         if not isinstance(scheme, str):
             raise TypeError(f"a scheme is a str, not {type(scheme).__name__}")
@@ -131,8 +137,10 @@ class Proxy:
         _check_login(scheme, username, password, allow_empty_username)
         if require_auth and (scheme not in (SOCKS5, SOCKS5H) or username is None):
             raise InvalidProxyError("require_auth needs SOCKS5 and a user name")
+        if udp_source_unknown and scheme not in (SOCKS5, SOCKS5H):
+            raise InvalidProxyError("udp_source_unknown needs SOCKS5; the others have no UDP")
         if pipelined:
-            _check_pipelined(scheme, port if path is None else None, username, require_auth)
+            _check_pipelined(scheme, port if path is None else path, username, require_auth)
         key = (
             scheme,
             host if path is None else "localhost",
@@ -143,6 +151,7 @@ class Proxy:
             bool(require_auth),
             bool(allow_empty_username),
             bool(pipelined),
+            bool(udp_source_unknown),
         )
         for name, value in zip(_FIELDS, key, strict=True):
             object.__setattr__(self, name, value)
@@ -162,6 +171,7 @@ class Proxy:
         require_auth: bool = False,
         allow_empty_username: bool = False,
         pipelined: bool = False,
+        udp_source_unknown: bool = False,
     ) -> Proxy:
         """A proxy from ``scheme://[user[:password]@]host[:port][/path]``.
 
@@ -209,6 +219,7 @@ class Proxy:
             require_auth=require_auth,
             allow_empty_username=allow_empty_username,
             pipelined=pipelined,
+            udp_source_unknown=udp_source_unknown,
         )
 
     @classmethod
@@ -294,7 +305,7 @@ class Proxy:
         return self.to_url()
 
     def __repr__(self) -> str:
-        flags = [name for name in ("require_auth", "pipelined") if getattr(self, name)]
+        flags = [name for name in _FIELDS[_FIELDS.index("require_auth") :] if getattr(self, name)]
         return f"<Proxy {' '.join([self.to_url(), *flags])}>"
 
     def __eq__(self, other: object) -> bool:
@@ -324,6 +335,7 @@ _FIELDS = (
     "require_auth",
     "allow_empty_username",
     "pipelined",
+    "udp_source_unknown",
 )
 
 
@@ -357,7 +369,7 @@ def _check_login(
 
 
 def _check_pipelined(
-    scheme: str, port: int | None, username: str | None, require_auth: bool
+    scheme: str, place: int | str, username: str | None, require_auth: bool
 ) -> None:
     if scheme not in (SOCKS5, SOCKS5H):
         raise InvalidProxyError("pipelined needs SOCKS5; the others take one round trip anyway")
@@ -366,8 +378,13 @@ def _check_pipelined(
     if not require_auth:
         raise InvalidProxyError("pipelined with a login needs require_auth: one method to offer")
     # Tor swallows its answer to the greeting then (0.4.9): it cannot be told what it picked.
-    if username.startswith("<torS0X>") or port in _TOR_PORTS:
+    if username.startswith("<torS0X>") or place in _TOR_PORTS:
         raise InvalidProxyError("Tor cannot be sent a login along with the greeting (pipelined)")
+    if isinstance(place, str):
+        raise InvalidProxyError(
+            "a login cannot go along with the greeting (pipelined) to a Unix socket: "
+            "it is Tor's, most likely, and Tor cannot take that"
+        )
 
 
 def _encoded_length(what: str, text: str) -> int:

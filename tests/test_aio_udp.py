@@ -1,7 +1,9 @@
 """Datagrams in asyncio through a proxy: `socksy.aio.create_datagram_endpoint`."""
 
 import asyncio
+import ipaddress
 import socket
+import threading
 
 import pytest
 
@@ -165,19 +167,95 @@ def test_a_wrong_argument(options, expected):
     assert isinstance(failure(**{"proxy": dead, **options}), expected)
 
 
-def test_the_family_follows_the_addresses(server):
+@pytest.mark.parametrize(
+    ("options", "family"),
+    [
+        ({}, socket.AF_INET),
+        ({"local_addr": ("::1", 0)}, socket.AF_INET6),
+        ({"family": socket.AF_INET6}, socket.AF_INET6),
+        ({"proxy": "socks5h://[::1]:1080"}, socket.AF_INET6),
+        ({"proxy": "socks5h://[::1]:1080", "local_addr": ("127.0.0.1", 0)}, socket.AF_INET),
+        ({"proxy": "socks5h://localhost:1080"}, socket.AF_INET),
+        ({"proxy": lambda host, port: "socks5h://[::1]:1080"}, socket.AF_INET),
+    ],
+)
+def test_the_family_follows_the_addresses(server, options, family):
+    """That of the proxy, if no other is given: there the relay will be."""
+
     async def main():
-        families = []
-        for options in ({}, {"local_addr": ("::1", 0)}, {"family": socket.AF_INET6}):
+        options.setdefault("proxy", server.url())
+        transport, listener = await aio.create_datagram_endpoint(Listener, **options)
+        found = transport.get_extra_info("socket").family
+        transport.close()
+        await listener.closed
+        return found
+
+    assert asyncio.run(main()) == family
+
+
+@pytest.mark.parametrize("options", [{}, {"remote_addr": "127.0.0.1"}])
+def test_through_a_proxy_on_ipv6(socks_server_factory, options):
+    def send(transport, address):
+        transport.sendto(b"ping", None if options else address)
+
+    assert talk(send, proxy=socks_server_factory("::1").url(), **options)[0][0] == b"ping"
+
+
+def test_a_relay_of_another_family_than_was_asked_for(socks_server_factory):
+    """Nobody watches the descriptor yet: it may be changed."""
+
+    def send(transport, address):
+        transport.sendto(b"ping")
+
+    proxy = socks_server_factory("::1").url()
+    options = {"remote_addr": "127.0.0.1", "family": socket.AF_INET}
+    (data, source), address = talk(send, proxy=proxy, **options)
+
+    assert (data, source) == (b"ping", address)
+
+
+def test_a_name_that_is_looked_up_here(server):
+    """With socks5://, as asyncio does it: in a thread."""
+
+    def send(transport, address):
+        assert transport.get_extra_info("peername") == ("localhost", address[1])
+        transport.sendto(b"ping")
+
+    (data, source), address = talk(send, remote_addr="localhost", proxy=server.url("socks5"))
+
+    assert (data, source) == (b"ping", address)
+    assert server.requests[0].command == 3
+
+
+def test_a_lookup_that_takes_too_long(server, monkeypatch):
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: answer.wait(5) and [])
+    monkeypatch.setattr(asyncio.base_events.BaseEventLoop, "shutdown_default_executor", done)
+
+    error = failure(remote_addr=("a.test", 9), proxy=server.url("socks5"), timeout=0.05)
+
+    answer.set()
+    assert isinstance(error, socksy.ProxyTimeoutError)
+    assert error.phase == "the name lookup"
+
+
+async def done(*_):
+    """Nothing to wait for."""
+
+
+def test_addresses_of_any_type_without_a_proxy():
+    """As for a proxied endpoint."""
+
+    async def main():
+        for host in (ipaddress.ip_address("127.0.0.1"), b"127.0.0.1"):
             transport, listener = await aio.create_datagram_endpoint(
-                Listener, proxy=server.url(), **options
+                Listener, remote_addr=(host, 9), proxy=None
             )
-            families.append(transport.get_extra_info("socket").family)
+            assert transport.get_extra_info("peername") == ("127.0.0.1", 9)
             transport.close()
             await listener.closed
-        return families
 
-    assert asyncio.run(main()) == [socket.AF_INET, socket.AF_INET6, socket.AF_INET6]
+    asyncio.run(main())
 
 
 def test_a_protocol_factory_that_fails(server):
@@ -191,15 +269,24 @@ def test_a_protocol_factory_that_fails(server):
     asyncio.run(main())
 
 
-def test_cancellation_closes_everything(socks_server_factory):
-    """As soon as the thread that asks the proxy has ended, with the deadline."""
+def test_the_deadline_counts_for_the_first_datagram_too(socks_server_factory):
+    server = socks_server_factory(faults=faults.stall_at("the reply"))
+
+    with pytest.raises(socksy.ProxyTimeoutError):
+        talk(
+            lambda transport, address: transport.sendto(b"ping", address),
+            proxy=server.url(),
+            timeout=0.1,
+        )
+
+
+def test_cancellation_closes_everything_at_once(socks_server_factory):
+    """Nothing waits for the deadline: no thread of the loop's is in it."""
     server = socks_server_factory(faults=faults.stall_at("the reply"))
 
     async def main():
         opening = asyncio.ensure_future(
-            aio.create_datagram_endpoint(
-                Listener, remote_addr=("127.0.0.1", 9), proxy=server.url(), timeout=0.2
-            )
+            aio.create_datagram_endpoint(Listener, remote_addr=("127.0.0.1", 9), proxy=server.url())
         )
         while not server.requests:
             await asyncio.sleep(0.001)
@@ -208,5 +295,35 @@ def test_cancellation_closes_everything(socks_server_factory):
             await opening
 
     asyncio.run(main())
-    server.drop_connections()
     assert eventually(lambda: not server.connections)
+
+
+def test_many_at_once_take_no_threads(socks_server_factory):
+    """Each has all of its time, and lookups of others are not held up."""
+    server = socks_server_factory(faults=faults.stall_at("the reply"))
+
+    async def main():
+        opening = [
+            aio.create_datagram_endpoint(
+                Listener, remote_addr=("127.0.0.1", 9), proxy=server.url(), timeout=0.3
+            )
+            for _ in range(40)
+        ]
+        results = asyncio.gather(*opening, return_exceptions=True)
+        while len(server.requests) < 40:
+            await asyncio.sleep(0.001)
+        assert not [thread for thread in threading.enumerate() if "asyncio" in thread.name]
+        return await results
+
+    assert {type(error) for error in asyncio.run(main())} == {socksy.ProxyTimeoutError}
+
+
+def test_a_loop_that_was_closed_meanwhile():
+    """The thread that made an association finds nobody to tell, and goes on."""
+    loop = asyncio.new_event_loop()
+    over = loop.create_future()
+    loop.close()
+
+    aio._tell(loop, over)
+
+    assert not over.done()

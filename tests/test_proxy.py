@@ -336,6 +336,11 @@ class TestLogins:
         assert proxy.require_auth is True
         assert repr(proxy) == "<Proxy socks5h://***:***@proxy:1080 require_auth>"
 
+    @pytest.mark.parametrize("scheme", ["socks4", "socks4a", "http"])
+    def test_what_is_about_datagrams_needs_socks5(self, scheme):
+        with pytest.raises(InvalidProxyError, match="no UDP"):
+            Proxy(scheme, udp_source_unknown=True)
+
     @pytest.mark.parametrize(
         ("text", "sent"), [("alice", b"alice"), ("ä", b"\xc3\xa4"), ("\udcff", b"\xff")]
     )
@@ -369,6 +374,8 @@ class TestValue:
             {"path": "/run/tor"},
             {"require_auth": True},
             {"allow_empty_username": True},
+            {"require_auth": True, "pipelined": True},
+            {"udp_source_unknown": True},
         ],
     )
     def test_differs_in_everything_credentials_included(self, changes):
@@ -388,7 +395,7 @@ class TestValue:
         "proxy",
         [
             alice,
-            alice.replace(require_auth=True),
+            alice.replace(require_auth=True, pipelined=True, udp_source_unknown=True),
             Proxy("http", "::1", 3128),
             Proxy("socks5", path="/run/tor"),
             Proxy("socks5", username="", allow_empty_username=True),

@@ -55,8 +55,7 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
     # of datagrams: name and port -> the placeholder's address, as the program gave it
     _asked: dict[tuple[str, int], Any] | None = None
     # which a DatagramSocket has
-    _headers: dict[Any, bytes]
-    _peer: tuple[Any, Any, bytes] | None
+    _shared: Any
     _forget_sources: Callable[[], None]
 
     def __init__(
@@ -138,7 +137,8 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
         take answers from nobody else.
         """
         asked = [address for (_, at), address in [*(self._asked or {}).items()] if at == port]
-        by_address = [*self._headers.values(), self._peer and self._peer[2]]
+        shared = self._shared
+        by_address = [*shared.headers.values(), shared.peer and shared.peer[2]]
         if len(asked) == 1 and pack_header(host, port) not in by_address:
             return asked[0]
         return in_family(family_of(self), host, port)

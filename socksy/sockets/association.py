@@ -3,11 +3,13 @@
 It lives as long as its control connection, a TCP connection to the proxy, which the thread of
 `pending` watches. On a non-blocking socket that thread also makes it; until then a few datagrams
 wait. What runs there knows the association by a weak reference: sockets keep it alive, and when the
-last one is gone, it cancels its errand.
+last one is gone, it cancels its errand. It takes whichever of them is open: duplicates have one
+descriptor in common, and so one peer and one association (`Shared`).
 """
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 import socket
@@ -25,13 +27,13 @@ from ..hosts import pack_ip, unpack_ip
 from ..protocol.steps import REPLY
 from ..proxy import SOCKS5
 from . import pending
-from .dial import PATIENCE, POLLIN, Dial, family_of, run, watching
+from .dial import POLLIN, Dial, family_of, run, watching
 from .lookup import target_addresses
 from .options import bind_like, put_under, set_again
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from typing import Any
 
     from ..protocol.steps import Address
@@ -44,7 +46,7 @@ QUEUE = 64
 UDP_ASSOCIATE = 3  # as in `protocol.codes`
 
 _Plain = socket.SocketType
-_connect, _send, _recv = _Plain.connect, _Plain.send, _Plain.recv
+_connect, _sendmsg, _recv = _Plain.connect, _Plain.sendmsg, _Plain.recv
 DONTWAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 # What the application asks of its socket that its control connection must not ignore.
 _BINDING = [
@@ -54,6 +56,55 @@ _BINDING = [
 ]
 # Some proxies, and what lies between, forget a connection that says nothing for a minute.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class Shared:
+    """What a datagram socket and its duplicates have in common, as in the kernel.
+
+    Attributes:
+        users: those of them that are open.
+        association: theirs, if there is one; made by whoever is first (see `propose`).
+        failure: why there is none, if one was tried last. Then nobody is heard: whom else would an
+            application expect that sends through a proxy?
+        peer: whom they are connected to: as it was named, as the proxy is asked, its header.
+        headers: address -> header. For sending without a thought: filled only while they can leave.
+        sources: header -> source, likewise; None while nothing can come in.
+        peer_header: the header to the peer, likewise.
+    """
+
+    association: Association | None = None  # not in __dict__ yet
+
+    def __init__(self, sock: DatagramSocket) -> None:
+        self.users = weakref.WeakSet([sock])
+        self.failure: Exception | None = None
+        self.peer: tuple[Any, Address, bytes] | None = None
+        self.headers: dict[Any, bytes] = {}
+        self.sources: dict[bytes, Any] | None = None
+        self.peer_header: bytes | None = None
+
+    def propose(self, association: Association) -> Association:
+        """The association there is, which is this one if there was none: in one step."""
+        return self.__dict__.setdefault("association", association)  # type: ignore[no-any-return]
+
+    def drop(self, association: Association, error: Exception) -> None:
+        """It has failed; the next may be tried. Several threads may be told, one does this."""
+        if association.is_dropped_now():
+            self.failure = error
+            self.__dict__.pop("association", None)
+            self.go_dead()
+
+    def go_live(self, headers: dict[Any, bytes]) -> None:
+        """Datagrams can leave and come in."""
+        self.failure = None
+        self.headers = headers
+        self.sources = {}
+        self.peer_header = None if self.peer is None else self.peer[2]
+
+    def go_dead(self) -> None:
+        """They cannot: every call has to look why."""
+        self.headers = {}
+        self.sources = None
+        self.peer_header = None
 
 
 class Association:
@@ -68,12 +119,12 @@ class Association:
         names: own and relay's address, if the descriptor is of another family than the socket.
         dropped: datagrams that were not for the application: malformed, fragments, of somebody
             else, or too many before the association was there.
+        headers: those that have been made for it.
     """
 
-    def __init__(self, chain: Chain, sock: DatagramSocket, target: Address) -> None:
+    def __init__(self, chain: Chain, users: weakref.WeakSet[DatagramSocket], target: Address):
         self.chain = chain
         self.target = target
-        self.sockets = weakref.WeakSet([sock])
         self.ready = False
         self.lost = False
         self.error: Exception | None = None
@@ -83,13 +134,23 @@ class Association:
         self.dropped = 0
         self.headers: dict[Any, bytes] = {}
         self.over = threading.Event()  # made, or failed
+        self._users = users
         self._lock = threading.Lock()
-        self._queue: list[bytes] = []
+        self._queue: list[tuple[bytes, Any, int]] = []
+        self._waiting: list[Callable[[], None]] = []
         self._errand: pending.Errand | None = None
+        self._droppable = [True]  # pop() is atomic, and so needs no lock
 
     def __del__(self) -> None:
         if self._errand is not None:
             pending.cancel(self._errand)
+
+    def is_dropped_now(self) -> bool:
+        """Whether the caller is the first to drop it."""
+        try:
+            return self._droppable.pop()
+        except IndexError:
+            return False
 
     # -- making it
 
@@ -101,15 +162,16 @@ class Association:
         """
         timeout = sock.gettimeout()
         port = _port_of(sock)
-        control, dial = self._dial(sock, PATIENCE if timeout == 0 else timeout)
+        if self.chain[0].udp_source_unknown:
+            port = 0
+        control, dial = self._dial(sock, sock._patience if timeout == 0 else timeout)
         asking = _ask(dial, control, self.chain, port)
         if timeout == 0:
             control.setblocking(False)
-            task = _make(weakref.ref(self), weakref.ref(sock), control, asking)
-            self._errand = pending.Errand(task, control)
+            self._errand = pending.Errand(_make(weakref.ref(self), control, asking), control)
         else:
             try:
-                self.settle(sock, control, *run(asking))
+                self.settle(control, *run(asking))
             except BaseException as exc:
                 control.close()
                 if isinstance(exc, ProxyError):
@@ -138,10 +200,13 @@ class Association:
             control.close()
             raise
 
-    def settle(
-        self, sock: DatagramSocket, control: socket.socket, bound: Address, relay: Address
-    ) -> None:
-        """The proxy has said where its relay is: connect to it, and let the datagrams go."""
+    def settle(self, control: socket.socket, bound: Address, relay: Address) -> None:
+        """The proxy has said where its relay is: connect to it, and let the datagrams go.
+
+        Raises:
+            ProxyConnectionError: that address cannot be reached from here.
+            OSError: EBADF, all sockets have been closed.
+        """
         self.bound, self.relay = bound, relay
         if self.chain[0].path is None:
             control.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -149,26 +214,59 @@ class Association:
                 if hasattr(socket, name):
                     control.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         with self._lock:
-            self.names = _connect_to_relay(sock, relay)
+            sock = self._connect_one(relay)
             discard_all(sock)  # what came before the kernel knew whom to listen to
-            for datagram in self._queue:
+            for datagram, ancillary, flags in self._queue:
                 try:
-                    _send(sock, datagram)
+                    _sendmsg(sock, [datagram], ancillary, flags)
                 except OSError:  # as a network would: lost
                     pass
             self._queue.clear()
             self.ready = True
-        for user in list(self.sockets):
-            user._go_live(self)
-        self.over.set()
+        shared = sock._shared
+        if shared.association is self:
+            shared.go_live(self.headers)
+        self._end_waiting()
 
-    def enqueue(self, sock: DatagramSocket, datagram: bytes) -> None:
+    def _connect_one(self, relay: Address) -> DatagramSocket:
+        """Connect one of the sockets, and so all; any may be closed at any time."""
+        for sock in list(self._users):
+            try:
+                self.names = _connect_to_relay(sock, relay)
+                return sock
+            except ProxyError:
+                raise
+            except OSError as exc:
+                if sock.fileno() != -1:
+                    raise ProxyConnectionError(
+                        exc.errno or errno.EHOSTUNREACH,
+                        f"cannot send to the proxy's UDP relay at {relay[0]}: {exc.strerror}",
+                        phase=REPLY,
+                    ) from exc
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Call this, in whatever thread, when it is made or has failed."""
+        self._waiting.append(callback)
+        if self.over.is_set():
+            self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        self.over.set()
+        while self._waiting:
+            try:
+                callback = self._waiting.pop()
+            except IndexError:  # another thread was faster
+                return
+            callback()
+
+    def enqueue(self, datagram: bytes, ancillary: Any, flags: int, sock: DatagramSocket) -> None:
         """Send a datagram when there is an association; too many are dropped."""
         with self._lock:
             if self.ready:
-                _send(sock, datagram)
+                _sendmsg(sock, [datagram], ancillary, flags)
             elif len(self._queue) < QUEUE:
-                self._queue.append(datagram)
+                self._queue.append((datagram, ancillary, flags))
             else:
                 self.dropped += 1
 
@@ -185,17 +283,24 @@ class Association:
         errand = self._errand
         if errand is not None and errand.done and not self.ready and self.error is None:
             self.error = errand.error
-            self.over.set()
+            self._end_waiting()
         return self.error
 
-    def fail(self, error: Exception) -> None:
-        """It could not be made, in the background: the next call says so."""
+    def fail(self, error: BaseException) -> Exception:
+        """It could not be made: what to tell the next call, and other threads that wait for it."""
         if isinstance(error, ProxyError):
             self._explain(error)
-        self.error = error.with_traceback(None)
-        self.over.set()
-        for sock in list(self.sockets)[:1]:
-            _nudge(sock)
+        # a copy: with a traceback it would keep the sockets alive
+        told = copy.copy(error) if isinstance(error, Exception) else _given_up()
+        self.error = told
+        self._end_waiting()
+        return told
+
+    def nudge(self) -> None:
+        """Wake up a loop that watches the socket."""
+        for sock in list(self._users):
+            if _nudge(sock):
+                return
 
     def lose(self) -> None:
         """The control connection has ended, and with it the association (RFC 1928, section 7)."""
@@ -207,13 +312,18 @@ class Association:
         error.proxy = str(self.chain[0])
         self.lost = True
         self.error = error
-        users = list(self.sockets)
+        users = list(self._users)
         for sock in users:
-            sock._go_dead()
-        for sock in users[:1]:
-            _wake(sock, self.names)
+            sock._shared.go_dead()  # the same for all, but for those that were closed just now
+        # Loops all see one datagram. Of threads that wait, each has to take one.
+        waits = any(sock.gettimeout() != 0 for sock in users)
+        count = min(threading.active_count(), QUEUE) if waits else 1
+        for sock in users:
+            if _wake(sock, self.names, count):
+                return
 
     def _explain(self, error: ProxyError) -> None:
+        error.proxy = error.proxy or str(self.chain[0])
         error.target = self.target
         if isinstance(error, CommandNotSupportedError):
             error.hint = "This server has no UDP; Tor and microsocks, for instance, have none"
@@ -240,23 +350,23 @@ def _ask(
 
 def _make(
     reference: weakref.ref[Association],
-    user: weakref.ref[DatagramSocket],
     control: socket.socket,
     asking: Generator[Wait, bool, tuple[Address, Address]],
 ) -> Generator[Wait, bool, None]:
     """In the background: make an association, and watch it."""
     try:
         bound, relay = yield from asking
-        association, sock = reference(), user()
-        if association is None or sock is None:
+        association = reference()
+        if association is None:
             return
-        association.settle(sock, control, bound, relay)
+        association.settle(control, bound, relay)
     except Exception as exc:
         association = reference()
         if association is not None:
             association.fail(exc)
+            association.nudge()
         return
-    del association, sock
+    del association
     yield from _watch(reference, control)
 
 
@@ -344,11 +454,12 @@ def _connect_to_relay(sock: DatagramSocket, relay: Address) -> tuple[Any, Any] |
     if ":" not in host and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
         _connect(sock, (f"::ffff:{host}", port))
         return None
-    if sock.gettimeout() == 0:
+    if sock.gettimeout() == 0 and not sock._is_unwatched:
         # an event loop may have registered the descriptor, and would not learn of another one
+        wanted = "AF_INET6" if ":" in host else "AF_INET, or without IPV6_V6ONLY"
         raise ProxyUnsupportedError(
             message=f"the proxy's UDP relay is {host}, which is of another family than this socket",
-            hint="Make the socket with AF_INET6",
+            hint=f"Make the socket with {wanted}",
         )
     spare = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -379,7 +490,7 @@ def discard_all(sock: socket.socket) -> None:
         pass
 
 
-def _nudge(sock: DatagramSocket) -> None:
+def _nudge(sock: DatagramSocket) -> bool:
     """Make an unconnected socket readable, by an empty datagram from this machine."""
     try:
         host, port, *_ = _Plain.getsockname(sock)
@@ -388,11 +499,12 @@ def _nudge(sock: DatagramSocket) -> None:
             host = "::1" if own == socket.AF_INET6 else "127.0.0.1"
         with socket.socket(own, socket.SOCK_DGRAM) as helper:
             _Plain.sendto(helper, b"", (host, port))
-    except OSError:
-        pass
+    except OSError:  # closed meanwhile
+        return False
+    return True
 
 
-def _wake(sock: DatagramSocket, names: tuple[Any, Any] | None) -> None:
+def _wake(sock: DatagramSocket, names: tuple[Any, Any] | None, count: int) -> bool:
     """Make a socket readable that is connected to a relay, and cut it off from there."""
     try:
         family = family_of(sock) if names is None else _family(names[0])
@@ -401,9 +513,16 @@ def _wake(sock: DatagramSocket, names: tuple[Any, Any] | None) -> None:
             with socket.socket(family, socket.SOCK_DGRAM) as helper:
                 helper.bind((here[0], 0, *here[2:]))
                 _connect(own, helper.getsockname())
-                _Plain.sendto(helper, b"", here)
+                for _ in range(count):
+                    _Plain.sendto(helper, b"", here)
     except OSError:  # closed meanwhile
-        pass
+        return False
+    return True
+
+
+def _given_up() -> OSError:
+    """For other threads, when Ctrl-C has ended the one that was making it."""
+    return OSError(errno.EINTR, os.strerror(errno.EINTR))
 
 
 def _family(name: Any) -> int:

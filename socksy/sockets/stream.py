@@ -133,10 +133,9 @@ class SocksSocket(socket.socket):
     def _become_datagram(self) -> None:
         """Datagrams have a class of their own, so that no method asks for the type."""
         if family_of(self) in _INET:
-            from .datagram import DatagramSocket, datagram_class
+            from .datagram import take_over
 
-            if not isinstance(self, DatagramSocket):
-                self.__class__ = datagram_class(self.__class__)
+            take_over(self)
 
     # -- which way
 

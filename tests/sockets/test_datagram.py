@@ -7,6 +7,7 @@ import gc
 import os
 import select
 import socket
+import sys
 import threading
 import time
 
@@ -25,6 +26,7 @@ from socksy.testing.faults import (
     bound_address,
     close_before,
     datagrams_from,
+    pause_before,
     stall_at,
     stray_datagrams,
 )
@@ -229,6 +231,79 @@ def test_socks5_looks_names_up_here(server, echo, lookups):
     assert lookups == [b"localhost"]
 
 
+def addresses_of(monkeypatch, *addresses):
+    """Every name has these addresses; returns what was looked up."""
+    asked = []
+
+    def getaddrinfo(host, port, *_):
+        asked.append(host)
+        return [
+            (socket.AF_INET6 if ":" in it else socket.AF_INET, 1, 6, "", (it, port))
+            for it in addresses
+        ]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return asked
+
+
+@pytest.mark.parametrize("addresses", [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])
+def test_a_name_with_addresses_of_both_families(server, echo, monkeypatch, addresses):
+    """A datagram does not say whether it has arrived: one of the socket's family, as direct."""
+    addresses_of(monkeypatch, *addresses)
+    with datagrams(server.url("socks5")) as sock:
+        sock.sendto(b"x", ("dual.test", echo[1]))
+        assert sock.recvfrom(10) == (b"x", echo)
+
+
+def test_a_name_without_an_address_of_the_family(server, echo, monkeypatch):
+    """The proxy can reach it all the same."""
+    addresses_of(monkeypatch, "127.0.0.1")
+    with datagrams(server.url("socks5"), socket.AF_INET6) as sock:
+        sock.sendto(b"x", ("four.test", echo[1]))
+        assert sock.recv(10) == b"x"
+
+
+def test_names_are_looked_up_each_time(server, echo, monkeypatch):
+    """As on a plain socket: its address may change."""
+    asked = addresses_of(monkeypatch, "127.0.0.1")
+    with datagrams(server.url("socks5")) as sock:
+        for _ in range(3):
+            sock.sendto(b"x", ("a.test", echo[1]))
+    assert len(asked) == 3
+
+
+def test_a_peer_that_was_looked_up_here_is_the_only_one_heard(server, echo, monkeypatch):
+    """We know its address then."""
+    addresses_of(monkeypatch, "127.0.0.1")
+    with echoing() as other, datagrams(server.url("socks5")) as sock:
+        sock.connect(("a.test", echo[1]))
+        assert sock.getpeername() == ("a.test", echo[1])
+        sock.sendto(b"not heard", other)
+        sock.send(b"heard")
+        assert sock.recv(10) == b"heard"
+
+
+@pytest.mark.trap(34)
+def test_where_we_send_from_may_be_kept_from_the_proxy(server, echo):
+    """A router between may change the port; RFC 1928, section 4, wants zeros then."""
+    proxy = Proxy.from_url(server.url("socks5h"), udp_source_unknown=True)
+    with datagrams(proxy) as sock:
+        sock.sendto(b"x", echo)
+        assert sock.recv(10) == b"x"
+    (request,) = associations(server)
+    assert (request.host, request.port) == ("0.0.0.0", 0)
+
+
+@pytest.mark.parametrize("make", [bytearray, bytes, str.encode], ids=["bytearray", "bytes", "str"])
+def test_a_host_of_any_type(server, echo, make):
+    """Also one that cannot be remembered, as it can be changed."""
+    host = make(b"127.0.0.1") if make is not str.encode else "127.0.0.1"
+    with datagrams(server.url("socks5h")) as sock:
+        for _ in range(2):
+            sock.sendto(b"x", (host, echo[1]))
+            assert sock.recvfrom(10) == (b"x", echo)
+
+
 def test_onions_are_never_looked_up_here(server, no_local_lookup):
     with datagrams(server.url("socks5")) as sock, pytest.raises(socksy.ProxyUnsupportedError):
         sock.sendto(b"x", ("abc.onion", 53))
@@ -310,6 +385,7 @@ def relay(bound, there, url="socks5h://192.0.2.9"):
         (("127.0.0.1", 5), ("8.8.8.8", 1080), ("8.8.8.8", 5)),
         (("fe80::1", 5), ("2620:fe::fe", 1080, 0, 0), ("2620:fe::fe", 5)),
         (("10.0.0.1", 5), ("192.168.0.1", 1080), ("10.0.0.1", 5)),
+        (("0.0.0.0", 5), ("192.168.0.1", 1080), ("192.168.0.1", 5)),
         (("127.0.0.1", 5), ("127.0.0.2", 1080), ("127.0.0.1", 5)),
         (("127.0.0.1", 5), "/run/socks", ("127.0.0.1", 5)),
     ],
@@ -404,6 +480,64 @@ def test_dropping_does_not_stretch_a_timeout_without_end(socks_server_factory, e
         assert time.monotonic() - began < 2
 
 
+@pytest.mark.trap(37)
+@pytest.mark.parametrize(
+    "receive", [lambda sock: sock.recvmsg(10), lambda sock: sock.recvmsg_into([bytearray(10)])]
+)
+def test_not_for_recvmsg_either(echo, receive):
+    """It comes slowly, so that no single wait is too long; and it comes for ever."""
+    with socket.socket(type=socket.SOCK_DGRAM) as relay:
+        relay.bind(("127.0.0.1", 0))
+        port = relay.getsockname()[1].to_bytes(2, "big")
+        ended = threading.Event()
+
+        def associate(connection):
+            read_exactly(connection, 3)
+            connection.sendall(b"\5\0")
+            read_exactly(connection, 10)
+            connection.sendall(b"\5\0\0\1\x7f\0\0\1" + port)
+            source = relay.recvfrom(100)[1]
+            while not ended.wait(0.05):  # the fault itself
+                relay.sendto(RUNT, source)
+
+        with serving(associate) as address:
+            with datagrams("socks5h://{}:{}".format(*address), timeout=0.2) as sock:
+                sock.sendto(b"x", echo)
+                began = time.monotonic()
+                with pytest.raises(TimeoutError):
+                    receive(sock)
+                assert time.monotonic() - began < 2
+            ended.set()
+
+
+def test_receiving_nothing_takes_nothing(server, echo):
+    """As on a plain socket: recv(0) does not even look."""
+    with datagrams(server.url("socks5h")) as sock:
+        sock.sendto(b"x", echo)
+        assert select.select([sock], [], [], 5)[0]
+        assert sock.recv(0) == b""
+        assert sock.recv_into(bytearray()) == 0
+        assert sock.recv(1) == b"x"
+        assert sock.recv(0) == b""
+
+
+@pytest.mark.parametrize(
+    "receive",
+    [
+        lambda sock: sock.recv_into(b"12345"),
+        lambda sock: sock.recvfrom_into(b"12345"),
+        lambda sock: sock.recvmsg_into([bytearray(1), b"12345"]),
+    ],
+)
+def test_a_buffer_that_cannot_be_written_costs_no_datagram(server, echo, receive):
+    with datagrams(server.url("socks5h")) as sock:
+        sock.sendto(b"x", echo)
+        assert select.select([sock], [], [], 5)[0]
+        with pytest.raises(TypeError, match="read-write"):
+            receive(sock)
+        assert sock.recv(1) == b"x"
+
+
 @pytest.mark.trap(38)
 @pytest.mark.parametrize("source", [("192.0.2.7", 99), ("some.name.test", 99), ("2001:db8::7", 99)])
 def test_who_was_asked_by_name_may_answer_from_anywhere(socks_server_factory, echo, source):
@@ -465,6 +599,52 @@ def test_a_duplicate_shares_the_association(server, echo):
             assert copy.recvfrom(10) == (b"x", echo)
     assert len(associations(server)) == 1
     server.wait_until_idle()
+
+
+def test_duplicates_have_all_in_common_from_the_beginning(server, echo):
+    """As they have one descriptor: the kernel knows one peer for both."""
+    with datagrams(server.url("socks5h")) as sock, sock.dup() as copy:
+        sock.sendto(b"of the first", echo)
+        assert copy.recvfrom(20) == (b"of the first", echo)
+        copy.sendto(b"of the second", echo)
+        assert sock.recvfrom(20) == (b"of the second", echo)
+        copy.connect(echo)
+        assert sock.getpeername() == echo
+        sock.send(b"to the peer")
+        assert copy.recv(20) == b"to the peer"
+        copy.close()
+        sock.send(b"alone")
+        assert sock.recv(20) == b"alone"
+    assert len(associations(server)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("how", ["close", "drop"])
+def test_a_duplicate_takes_over_what_is_made_in_the_background(socks_server_factory, echo, how):
+    server = socks_server_factory(faults=pause_before("the reply", 0.1))
+    sock = SocksSocket(type=socket.SOCK_DGRAM, proxy=server.url("socks5h"))
+    sock.setblocking(False)
+    sock.sendto(b"x", echo)
+    with sock.dup() as copy:
+        copy.settimeout(5)
+        if how == "close":
+            sock.close()
+        del sock
+        gc.collect()
+        assert copy.recvfrom(10) == (b"x", echo)
+
+
+def test_a_duplicate_hears_of_the_end_when_others_have_been_closed(server, echo):
+    with datagrams(server.url("socks5h")) as sock:
+        sock.connect(echo)
+        copies = [sock.dup() for _ in range(4)]
+        last = copies.pop()
+        sock.close()
+        for copy in copies:
+            copy.close()
+        server.drop_connections()
+        with last, pytest.raises(socksy.ProxyConnectionError):
+            last.recv(1)
 
 
 @pytest.mark.parametrize("timeout", [5, 0])
@@ -536,6 +716,35 @@ def test_a_waiting_receiver_hears_of_the_end(server, echo, timeout):
         ending.join()
         assert caught.value.errno == errno.ECONNRESET
         assert str(sock.last_error) == str(caught.value)
+
+
+@pytest.mark.trap(40)
+@pytest.mark.parametrize("timeout", [None, 10])
+def test_all_threads_that_wait_hear_of_the_end(server, echo, timeout):
+    told = []
+
+    def receive(sock):
+        try:
+            sock.recv(10)
+        except OSError as error:
+            told.append(type(error))
+
+    with datagrams(server.url("socks5h"), timeout=timeout) as sock:
+        sock.connect(echo)
+        threads = [threading.Thread(target=receive, args=(sock,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        assert eventually(lambda: all(is_waiting(thread) for thread in threads))
+        server.drop_connections()
+        for thread in threads:
+            thread.join()
+    assert told == [socksy.ProxyConnectionError] * 4
+
+
+def is_waiting(thread):
+    """Whether a thread is in `recv`."""
+    frame = sys._current_frames().get(thread.ident)
+    return frame is not None and frame.f_code.co_name == "recv"
 
 
 @pytest.mark.trap(40)
@@ -652,7 +861,132 @@ def test_a_dead_proxy(echo):
         assert sock.connect_ex(echo) == errno.ECONNREFUSED
 
 
+def test_a_relay_that_cannot_be_reached(socks_server_factory, echo):
+    """A typed error, which says what is the matter: a broadcast address is no relay."""
+    server = socks_server_factory(faults=bound_address("255.255.255.255", 5000))
+    with datagrams(server.url("socks5h")) as sock:
+        with pytest.raises(socksy.ProxyConnectionError, match="relay at 255") as caught:
+            sock.sendto(b"x", echo)
+        assert (caught.value.proxy, caught.value.target) == (server.url("socks5h"), echo)
+        assert caught.value.errno == errno.EACCES
+        assert sock.last_error is caught.value
+
+
+JOINING = {
+    "MSG_MORE": lambda sock, to: sock.sendto(b"x", socket.MSG_MORE, to),
+    "MSG_MORE in sendmsg": lambda sock, to: sock.sendmsg([b"x"], [], socket.MSG_MORE, to),
+    "UDP_CORK": lambda sock, to: (sock.setsockopt(socket.IPPROTO_UDP, 1, 1), sock.sendto(b"x", to)),
+    "UDP_SEGMENT": lambda sock, to: (
+        sock.setsockopt(socket.IPPROTO_UDP, 103, 8),
+        sock.sendto(b"x", to),
+    ),
+    "UDP_SEGMENT in sendmsg": lambda sock, to: sock.sendmsg(
+        [b"x" * 9], [(socket.IPPROTO_UDP, 103, b"\4\0")], 0, to
+    ),
+}
+
+
+@pytest.mark.parametrize("associated", [False, True])
+@pytest.mark.parametrize("how", JOINING)
+def test_what_would_join_datagrams_is_refused(server, echo, how, associated):
+    """Each needs a header of its own: a silent mess would come out."""
+    with datagrams(server.url("socks5h")) as sock:
+        if associated:
+            sock.connect(echo)
+        with pytest.raises(socksy.ProxyUnsupportedError, match="header"):
+            JOINING[how](sock, echo)
+        sock.setsockopt(socket.IPPROTO_UDP, 1, 0)
+        sock.setsockopt(socket.IPPROTO_UDP, 103, 0)
+        sock.sendto(b"alone", echo)
+        assert sock.recv(10) == b"alone"
+
+
+def test_as_many_buffers_as_a_plain_socket_takes(server, echo):
+    with datagrams(server.url("socks5h")) as sock:
+        for _ in range(2):
+            assert sock.sendmsg([b"x"] * 1024, [], 0, echo) == 1024
+            assert sock.recv(2000) == b"x" * 1024
+
+
+def test_sending_to_nobody(server, echo):
+    """As on a plain socket that is not connected."""
+    with datagrams(server.url("socks5h")) as sock:
+        for _ in range(2):
+            for call in (lambda: sock.send(b"x"), lambda: sock.sendmsg([b"x"])):
+                with pytest.raises(OSError, match="address required") as caught:
+                    call()
+                assert caught.value.errno == errno.EDESTADDRREQ
+            sock.sendto(b"x", echo)
+            assert sock.recv(1) == b"x"
+
+
+# -- after a failure
+
+
+def test_after_a_failure_nobody_is_heard(echo):
+    """Whom else than the relay would a program expect that sends through a proxy?"""
+    with datagrams(f"socks5h://127.0.0.1:{unused_port()}", timeout=0) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.connect(echo)
+        assert select.select([sock], [], [], 5)[0]
+        with pytest.raises(socksy.ProxyConnectionError):
+            sock.recv(10)
+        with socket.socket(type=socket.SOCK_DGRAM) as stranger:
+            stranger.sendto(b"forged", sock.getsockname())
+            assert select.select([sock], [], [], 5)[0]
+            with pytest.raises(BlockingIOError):
+                sock.recv(10)
+            stranger.sendto(b"forged", sock.getsockname())
+            sock.settimeout(5)
+            with pytest.raises(socksy.ProxyConnectionError):
+                sock.recv(10)
+
+
+def test_after_a_failure_a_direct_connection_is_one(server, echo):
+    """The destination that could not be reached is forgotten."""
+    route = {"127.0.0.1": f"socks5h://127.0.0.1:{unused_port()}", "127.0.0.2": None}
+    with (
+        datagrams(lambda host, port: route[host], timeout=0) as sock,
+        socket.socket(type=socket.SOCK_DGRAM) as other,
+    ):
+        other.bind(("127.0.0.2", 0))
+        other.settimeout(5)
+        sock.connect(echo)
+        assert select.select([sock], [], [], 5)[0]
+        with pytest.raises(socksy.ProxyConnectionError):
+            sock.recv(10)
+        sock.connect(other.getsockname())
+        assert sock.getpeername() == other.getsockname()
+        route["127.0.0.1"] = server.url("socks5h")
+        sock.send(b"secret")
+        data, source = other.recvfrom(10)
+        assert (data, server.requests) == (b"secret", [])
+        other.sendto(b"answer", source)
+        sock.settimeout(5)
+        assert sock.recv(10) == b"answer"
+
+
 # -- non-blocking
+
+
+def test_who_waits_for_an_association_has_a_timeout(socks_server_factory, echo):
+    """Also if another call, which did not wait, has begun it."""
+    server = socks_server_factory(faults=stall_at("the reply"))
+    with datagrams(server.url("socks5h"), timeout=0) as sock:
+        sock.connect(echo)
+        sock.settimeout(0.1)
+        for call in (lambda: sock.sendto(b"x", echo), lambda: sock.send(b"x")):
+            with pytest.raises(socksy.ProxyTimeoutError) as caught:
+                call()
+            assert caught.value.proxy == server.url("socks5h")
+
+
+def test_flags_and_ancillary_data_wait_too(server, echo):
+    with datagrams(server.url("socks5h"), timeout=0) as sock:
+        ttl = socket.IPPROTO_IP, socket.IP_TTL, (64).to_bytes(4, sys.byteorder)
+        sock.sendmsg([b"x"], [ttl], socket.MSG_CONFIRM, echo)
+        sock.settimeout(5)
+        assert sock.recv(1) == b"x"
 
 
 def test_nobody_waits_for_the_association(server, echo):
@@ -756,6 +1090,20 @@ def test_many_threads_make_one_association(server, echo):
         for thread in threads:
             thread.join()
         assert [sock.recv(1) for _ in threads] == [b"x"] * 8
+    assert len(associations(server)) == 1
+
+
+def test_two_threads_that_are_first_make_one_association(server, echo, mocker):
+    """Both find that there is none, and go on at once."""
+    both = threading.Barrier(2)
+    mocker.patch.object(DatagramSocket, "_refuse", side_effect=lambda *_: both.wait())
+    with datagrams(server.url("socks5h")) as sock:
+        threads = [threading.Thread(target=sock.sendto, args=(b"x", echo)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [sock.recv(1), sock.recv(1)] == [b"x"] * 2
     assert len(associations(server)) == 1
 
 
