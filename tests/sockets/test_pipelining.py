@@ -216,6 +216,7 @@ def test_what_is_remembered_is_bounded_and_holds_no_credentials():
         ("socks5h://<torS0X>0:token@a", {"require_auth": True}),
         ("socks5h://alice:sesame@a:9050", {"require_auth": True}),
         ("socks5h://alice:sesame@a:9150", {"require_auth": True}),
+        ("socks5h://alice:sesame@localhost/run/tor/socks", {"require_auth": True}),
     ],
 )
 def test_what_cannot_be_pipelined_is_refused_by_the_constructor(arguments):
