@@ -9,12 +9,15 @@ demo:
 	@.ci/venv $(PYTHON) .venv/demo -e .
 	@.venv/demo/bin/socksy demo
 
+# On each Python that is found, unless PYTHON= names one.
+ONLY = $(if $(filter file default,$(origin PYTHON)),,PYTHON="$(PYTHON)")
+
 test:
-	@.ci/test all
+	@$(ONLY) .ci/test all
 
 # The pieces of `make test`, for when you work on one of them.
 lint unit integration package:
-	@.ci/test $@
+	@$(ONLY) .ci/test $@
 
 # Speed, as ratios: against a plain socket, a client written by hand, PySocks and python-socks.
 # `make bench BENCH=--full` takes minutes; see docs/performance.md.

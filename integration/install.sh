@@ -15,6 +15,10 @@ packages=(
   # `ip netns`, for integration/run
   iproute2
 )
+# CPython's own tests, which Debian's Python comes without
+if [ -x /usr/bin/python3 ]; then
+  packages+=("$(/usr/bin/python3 -c 'import sys; print("libpython%d.%d-testsuite" % sys.version_info[:2])')")
+fi
 
 missing=()
 for package in "${packages[@]}"; do
