@@ -10,15 +10,20 @@ import gc
 import os
 import select
 import socket
+import tempfile
 import threading
 import warnings
 
 import pytest
 
+import socksy
+from socksy import Proxy, aio
+from socksy.sockets import pipelining
 from socksy.sockets.stream import SocksSocket
 from socksy.testing import SocksServer
+from socksy.testing.faults import one_recv_per_message
 
-from ..support import eventually, open_descriptors, serving, unused_port
+from ..support import echoing, eventually, open_descriptors, serving, unused_port
 
 CONNECTS = int(os.environ.get("SOCKSY_CONNECTS", "25"))
 
@@ -42,6 +47,16 @@ class Places:
         over_ipv6 = stack.enter_context(SocksServer(host="::1"))
         self.other_family = over_ipv6.url()
         self.silent_socket = silent
+        self.chain = [self.proxy, with_login.url(), self.proxy]
+        path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "socks")
+        self.unix = stack.enter_context(SocksServer(path=path)).url()
+        self.local_dns = self.proxy.replace("socks5h", "socks5")
+        self.name = ("localhost", self.target[1])
+        self.no_name = ("a" * 64, 80)  # which no resolver takes
+        swallowing = stack.enter_context(SocksServer(faults=one_recv_per_message()))
+        self.pipelined = Proxy.from_url(swallowing.url(), pipelined=True)
+        self.udp_target = stack.enter_context(echoing())
+        self.without_udp = stack.enter_context(SocksServer(commands=[1])).url()
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +164,75 @@ def visited(places):
             sock.accept()[0].close()
 
 
+def pipelined_in_vain(places):
+    """A second connection, in the plain way."""
+    pipelining.forget()
+    blocking("pipelined", "target", 0.1)(places)
+
+
+def datagrams(proxy, timeout=5.0, ends="answered"):
+    def outcome(places):
+        with SocksSocket(type=socket.SOCK_DGRAM, proxy=getattr(places, proxy)) as sock:
+            sock.settimeout(timeout)
+            with contextlib.suppress(OSError):
+                sock.sendto(b"x", places.udp_target)
+                if ends != "closed at once":
+                    assert select.select([sock], [], [], 10)[0]
+                    sock.recv(1)
+            if ends == "duplicated":
+                sock.dup().close()
+
+    return outcome
+
+
+def datagrams_given_up(places):
+    with SocksSocket(type=socket.SOCK_DGRAM, proxy=places.silent) as sock:
+        sock.setblocking(False)
+        sock.sendto(b"x", places.udp_target)
+    swallow(places)
+
+
+def in_asyncio(proxy, target, timeout=5.0):
+    """By `socksy.aio`."""
+
+    def outcome(places):
+        async def main():
+            with contextlib.suppress(OSError):
+                options = {"proxy": getattr(places, proxy), "timeout": timeout}
+                _, writer = await aio.open_connection(*getattr(places, target), **options)
+                writer.close()
+                await writer.wait_closed()
+
+        asyncio.run(main())
+        swallow(places)
+
+    return outcome
+
+
+def an_endpoint(proxy, timeout=5.0):
+    def outcome(places):
+        async def main():
+            with contextlib.suppress(OSError):
+                transport, _ = await aio.create_datagram_endpoint(
+                    asyncio.DatagramProtocol,
+                    remote_addr=places.udp_target,
+                    proxy=getattr(places, proxy),
+                    timeout=timeout,
+                )
+                transport.close()
+                await asyncio.sleep(0)
+
+        asyncio.run(main())
+        swallow(places)
+
+    return outcome
+
+
+def patched(places):
+    with socksy.wrap_module(proxy=places.proxy, bypass=()):
+        socket.create_connection(places.target, 5).close()
+
+
 def swallow(places):
     """The silent proxy's queue of connections is emptied."""
     places.silent_socket.setblocking(False)
@@ -181,6 +265,33 @@ OUTCOMES = {
     "cancelled": cancelled,
     "BIND, nobody came": listening_unvisited,
     "BIND, somebody came": visited,
+    "a chain": blocking("chain", "target"),
+    "a chain, refused": blocking("chain", "closed"),
+    "background chain": ends_in_background("chain", "target"),
+    "a Unix socket": blocking("unix", "target"),
+    "background Unix socket": ends_in_background("unix", "target"),
+    "a name, looked up here": blocking("local_dns", "name"),
+    "an unknown name": blocking("local_dns", "no_name"),
+    "background unknown name": ends_in_background("local_dns", "no_name"),
+    "pipelined in vain": pipelined_in_vain,
+    "datagrams": datagrams("proxy"),
+    "datagrams, a duplicate": datagrams("proxy", ends="duplicated"),
+    "datagrams, another family": datagrams("other_family"),
+    "datagrams, no UDP": datagrams("without_udp"),
+    "datagrams, dead proxy": datagrams("dead"),
+    "background datagrams": datagrams("proxy", 0),
+    "background datagrams, no UDP": datagrams("without_udp", 0),
+    "background datagrams, dead proxy": datagrams("dead", 0),
+    "background datagrams, closed at once": datagrams("proxy", 0, "closed at once"),
+    "background datagrams, given up": datagrams_given_up,
+    "asyncio": in_asyncio("proxy", "target"),
+    "asyncio, refused": in_asyncio("proxy", "closed"),
+    "asyncio, timeout": in_asyncio("silent", "target", 0.001),
+    "asyncio, a chain": in_asyncio("chain", "target"),
+    "asyncio datagrams": an_endpoint("proxy"),
+    "asyncio datagrams, no UDP": an_endpoint("without_udp"),
+    "asyncio datagrams, timeout": an_endpoint("silent", 0.001),
+    "patched": patched,
 }
 
 
