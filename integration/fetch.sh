@@ -4,7 +4,7 @@
 set -euo pipefail
 python=$1 directory=$2
 
-packages=(PySocks==1.7.1 urllib3==2.2.3 httplib2==0.22.0)
+packages=(PySocks==1.7.1 urllib3==2.8.0 httplib2==0.22.0)
 [ "$(cat "$directory/.fetched" 2>/dev/null || true)" != "${packages[*]}" ] || exit 0
 
 echo "    fetching the sources of ${packages[*]}"

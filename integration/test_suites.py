@@ -67,7 +67,7 @@ def test_urllib3s_own_socks_tests(tmp_path: Path):
     """All of them."""
     where = folder("urllib3", tmp_path, "test", "dummyserver")
     outcomes = run(where, "-p", "socksy_as_socks", "test/contrib/test_socks.py")
-    assert outcomes["passed"] == 19
+    assert outcomes["passed"] == 21
 
 
 #: tests that cannot pass, and why
