@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .steps import Address, Handshake
 
 _CONNECT = 1  # as in `codes`
-_MAX_HEAD = 65536
+_MAX_HEAD = 65536  # and of all interim answers together
 _PIECE = 4096
 _PREFIX = b"HTTP/1."
 _SUCCESSES = b"HTTP/1.1 200 ", b"HTTP/1.0 200 "
@@ -68,9 +68,15 @@ def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:
     if end > 3 and seen.startswith(_SUCCESSES) and b"\n\n" not in seen[:end]:  # the usual case
         yield Step(b"", end, HTTP_ANSWER)
         return "0.0.0.0", 0
-    status = 100
-    while 100 <= status < 200:  # interim answers precede the real one
+    status, heard = 100, 0
+    while status < 200:  # interim answers precede the real one
+        # Drivers look at the deadline when they have to wait: a flood must end by itself.
+        if heard >= _MAX_HEAD:
+            raise ProxyProtocolError(
+                message="the proxy sends interim answers without end", phase=HTTP_ANSWER
+            )
         head = yield from _read_head(b"", HTTP_ANSWER, _judge)
+        heard += len(head)
         status = _status(head)
     if status < 300:
         return "0.0.0.0", 0

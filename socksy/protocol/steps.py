@@ -96,7 +96,10 @@ def closed_early(awaiting: str, got: int) -> ProxyProtocolError:
 
 def timed_out(awaiting: str) -> ProxyTimeoutError:
     """The error for a deadline that passed in the middle of a handshake."""
-    return ProxyTimeoutError(phase=awaiting)
+    hint = None
+    if awaiting == METHOD_CHOICE:  # which no server has to think about
+        hint = "Is it a SOCKS5 server? Those answer a greeting at once"
+    return ProxyTimeoutError(phase=awaiting, hint=hint)
 
 
 def unexpected(first: int, protocol: str, awaiting: str) -> ProxyProtocolError:

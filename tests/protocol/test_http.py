@@ -20,6 +20,8 @@ REQUEST_WITH_LOGIN = (
     b"Proxy-Authorization: Basic YWxpY2U6c2VzYW1l\r\n\r\n"
 )
 ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+LAST_INTERIM = b"HTTP/1.1 199 \r\n\r\n"
 BOUND = ("0.0.0.0", 0)
 
 
@@ -79,6 +81,9 @@ def answer_row(name, answer, result=BOUND, judged=None):
     answer_row("with mixed ends of line", b"HTTP/1.1 200 OK\r\nVia: 1.1 squid\n\r\n"),
     answer_row("after an interim answer", b"HTTP/1.1 100 Continue\r\n\r\n" + ESTABLISHED)._replace(
         hears=[(b"HTTP/1.1 100 Continue\r\n\r\n", HTTP_ANSWER), (ESTABLISHED, HTTP_ANSWER)]
+    ),
+    answer_row("after two of them", EARLY_HINTS + LAST_INTERIM + ESTABLISHED)._replace(
+        hears=[(answer, HTTP_ANSWER) for answer in (EARLY_HINTS, LAST_INTERIM, ESTABLISHED)]
     ),
 )
 class TestSuccesses(Conversations):
@@ -149,6 +154,12 @@ def test_a_head_without_end_is_given_up():
         play(asking()(), b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 99999)
 
 
+def test_interim_answers_without_end_are_given_up():
+    """Together they may be as long as one head: nobody looks at a clock while more is there."""
+    with pytest.raises(errors.ProxyProtocolError, match="interim answers"):
+        play(asking()(), EARLY_HINTS * 9999)
+
+
 @settings(deadline=None)
 @given(
     st.binary(max_size=60) | st.text("HTP/1. 205\r\n", max_size=60).map(str.encode),
@@ -183,6 +194,8 @@ def sesame(username, password):
         (None, REQUEST_WITH_LOGIN, ("example", 80), None),
         (sesame, REQUEST_WITH_LOGIN, ("example", 80), "alice"),
         (sesame, REQUEST_WITH_LOGIN.replace(b": Basic ", b":basic   "), ("example", 80), "alice"),
+        (sesame, REQUEST_WITH_LOGIN.replace(b"Proxy-A", b"proxy-a"), ("example", 80), "alice"),
+        (sesame, REQUEST_WITH_LOGIN.replace(b"Proxy-A", b"PROXY-a"), ("example", 80), "alice"),
         (sesame, REQUEST_WITH_LOGIN.replace(b"\r\n", b"\n"), ("example", 80), "alice"),
         (None, b"CONNECT [2001:db8::1]:443 HTTP/1.0\r\n\r\n", ("2001:db8::1", 443), None),
     ],

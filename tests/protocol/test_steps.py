@@ -171,6 +171,12 @@ def test_a_deadline_tells_in_what_it_passed():
 
     assert isinstance(error, TimeoutError)
     assert (error.errno, error.phase) == (errno.ETIMEDOUT, LOGIN_ANSWER)
+    assert error.hint is None
+
+
+def test_a_greeting_that_nobody_answers_was_said_to_another_kind_of_server():
+    """A web server, say, waits for the rest of its request."""
+    assert "SOCKS5" in timed_out(METHOD_CHOICE).hint
 
 
 @pytest.mark.trap(11)

@@ -60,6 +60,21 @@ def test_a_dripping_server_cannot_stretch_the_deadline(kind):
     assert 0.99 <= took < 1.3
 
 
+@pytest.mark.parametrize("timeout", [1, None])
+def test_a_flood_of_interim_answers_cannot_stretch_the_deadline(timeout):
+    """There is always more to read: nobody waits, so nobody sees that the time is up."""
+
+    def flooding(connection):
+        read_exactly(connection, 37)
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 500)
+
+    with serving(flooding) as address, socksy.SocksSocket(proxy=proxy_url("http", address)) as sock:
+        sock.settimeout(timeout)
+        with pytest.raises(socksy.ProxyProtocolError, match="interim answers"):
+            sock.connect(("a.test", 80))
+
+
 @pytest.mark.parametrize(
     ("kind", "answered", "phase"),
     [
