@@ -11,13 +11,15 @@ from __future__ import annotations
 import socket
 import sys
 import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..hosts import pack_ip
 from ..sockets.stream import SocksSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Any
 
@@ -35,7 +37,8 @@ class watch_lookups:  # noqa: N801 - used like a function, `with watch_lookups()
     """The local name lookups of this process while a ``with`` block runs, in all threads.
 
     Addresses are no lookups, and what stays on this machine does not count: ``localhost``, names
-    below it, and the names of loopback addresses.
+    below it, and the names of loopback addresses. Nor does what a `SocksServer` looks up: that is
+    the proxy's doing.
 
     Args:
         forbid: raise `LocalLookup` in the caller, before anything is asked.
@@ -86,11 +89,22 @@ _METHODS = ("bind", "connect", "connect_ex", "sendto", "sendmsg")
 # The class itself, also while the process is patched.
 _PLAIN = SocksSocket.__mro__[1]
 _listening: dict[str, tuple[Any, Any]] = {}  # method -> what was there, and what we put there
+_by_the_proxy: ContextVar[bool] = ContextVar("socksy.lookup_by_the_proxy", default=False)
+
+
+@contextmanager
+def not_the_programs() -> Iterator[None]:
+    """What is looked up in the block, by this thread, is looked up by the embedded proxy."""
+    token = _by_the_proxy.set(True)
+    try:
+        yield
+    finally:
+        _by_the_proxy.reset(token)
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     """The audit hook. gethostbyname_ex and getfqdn raise the same events."""
-    if not _watching:
+    if not _watching or _by_the_proxy.get():
         return
     if event in _FORWARD:
         _note_name(arguments[0], event)

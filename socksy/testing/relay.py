@@ -63,8 +63,10 @@ class Lifeline:
         poller.register(self._watched, READ)
         for sock, events in interests:
             poller.register(sock, events)
-        # rounded up: poll() counts in milliseconds
-        left = None if deadline is None else max(0.0, (deadline - monotonic()) * 1000 + 1)
+        # rounded up: poll() counts in milliseconds, and not for longer than 24 days
+        left = None
+        if deadline is not None:
+            left = min(max(0.0, (deadline - monotonic()) * 1000 + 1), 2**31 - 1)
         ready = {fd for fd, _ in poller.poll(left)}
         if self._watched.fileno() in ready:
             raise Dropped

@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from socksy.errors import InvalidArgumentError
 from socksy.testing.names import Names
 
 AF_INET, AF_INET6 = int(socket.AF_INET), int(socket.AF_INET6)
@@ -59,10 +60,27 @@ def test_other_names_are_unknown(no_local_lookup):
         Names({"www.test": "192.0.2.1"}).endpoints("other.test", 80)
 
 
-def test_other_names_are_looked_up_if_told_so(dns_recorder):
+def test_other_names_are_looked_up_if_told_so(monkeypatch):
+    def system(host, port, **options):
+        assert (host, port) == (b"www.test", 80)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 80))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", system)
+    names = Names(None, real_lookups=True)
+    assert names.endpoints("www.test", 80) == [(AF_INET, ("192.0.2.1", 80))]
+
+
+def test_onion_names_are_not(no_local_lookup):
     with pytest.raises(socket.gaierror):
-        Names(None, real_lookups=True).endpoints("does-not-exist.invalid", 80)
-    assert dns_recorder.names == ["does-not-exist.invalid"]
+        Names(None, real_lookups=True).endpoints("abc.onion", 80)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1\0.evil", "::1%\0", "\0", "bücher.test", "::1%ö"])
+def test_what_is_no_name_is_nowhere(host, monkeypatch):
+    """C functions stop reading at a NUL; what is not ASCII, clients have to send as A-labels."""
+    monkeypatch.delattr(socket, "getaddrinfo")
+    with pytest.raises(socket.gaierror):
+        Names(None, real_lookups=True).endpoints(host, 80)
 
 
 def test_the_name_of_an_address():
@@ -75,7 +93,82 @@ def test_an_address_without_a_name():
         Names({"www.test": "192.0.2.2"}).name_of("192.0.2.1")
 
 
-def test_the_real_name_of_an_address(dns_recorder):
-    with pytest.raises(OSError, match=r"host|name|resolution"):
-        Names(None, real_lookups=True).name_of("192.0.2.1")
-    assert dns_recorder.names == ["192.0.2.1"]
+def test_the_real_name_of_an_address(monkeypatch):
+    def system(address):
+        assert address == "192.0.2.1"
+        return "www.test", [], [address]
+
+    monkeypatch.setattr(socket, "gethostbyaddr", system)
+    assert Names(None, real_lookups=True).name_of("192.0.2.1") == "www.test"
+
+
+@pytest.mark.parametrize("address", ["", "www.test", "\0", "a" * 64, "192.0.2.1\0", "::1%lo"])
+def test_only_an_address_has_a_name(address, monkeypatch):
+    monkeypatch.delattr(socket, "gethostbyaddr")
+    with pytest.raises(socket.gaierror):
+        Names(None, real_lookups=True).name_of(address)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda names: names.endpoints("does-not-exist.invalid", 80),
+        lambda names: names.name_of("192.0.2.1"),
+    ],
+    ids=["by name", "by address"],
+)
+def test_what_the_proxy_looks_up_is_not_the_programs_doing(no_local_lookup, ask):
+    """Which is what the fixtures and `watch_lookups` are about."""
+    with pytest.raises(OSError, match=r"\d"):
+        ask(Names(None, real_lookups=True))
+    assert no_local_lookup.names == []
+
+
+@pytest.mark.parametrize("key", ["bücher.test", "BÜCHER.test:80", "xn--bcher-kva.test"])
+def test_international_names_are_what_clients_send(key):
+    assert Names({key: "192.0.2.1"}).endpoints("xn--bcher-kva.test", 80)
+
+
+@pytest.mark.parametrize("key", ["2001:DB8:0::1", "[2001:db8::1]", "[2001:db8::1]:80"])
+def test_an_address_may_be_written_in_any_way(key):
+    assert Names({key: ("127.0.0.1", 8080)}).endpoints("2001:db8::1", 80)[0][1][1] == 8080
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "a b", "www.test:", "www.test:http", "www.test:0", "www.test:70000", "[::1", "[::1]80"],
+)
+def test_a_name_that_cannot_be_asked_for_is_an_error(key):
+    with pytest.raises(InvalidArgumentError, match=r"^names: ") as caught:
+        Names({key: "192.0.2.1"})
+    assert repr(key) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "",
+        "localhost",
+        "127.0.0.1:80",
+        "[::1]",
+        [],
+        ["127.0.0.1", "localhost"],
+        ("127.0.0.1", 0),
+        ("127.0.0.1", 65536),
+        ("www.test", 80),
+        ("127.0.0.1", "80"),
+        80,
+        None,
+        b"127.0.0.1",
+    ],
+    ids=repr,
+)
+def test_a_place_that_is_no_address_is_an_error(place):
+    with pytest.raises(InvalidArgumentError, match=r"'www\.test' is at an address"):
+        Names({"www.test": place})
+
+
+@pytest.mark.parametrize("table", [[("www.test", "192.0.2.1")], "www.test", {b"www.test": "::1"}])
+def test_a_table_is_a_mapping_of_text(table):
+    with pytest.raises(TypeError):
+        Names(table)

@@ -160,8 +160,9 @@ def test_one_association_serves_many_targets(associate, udp_echo):
         b"\0\0\0\2" + bytes(20),
         b"",
         b"\0\0\0" + raw.name("unknown.test", 9) + b"x",
+        b"\0\0\0" + raw.name("::1%\0", 9) + b"x",
     ],
-    ids=["fragment", "runt", "unknown address type", "empty", "unknown name"],
+    ids=["fragment", "runt", "unknown address type", "empty", "unknown name", "NUL in a name"],
 )
 def test_bad_datagrams_are_dropped(associate, udp_echo, bad):
     _, _, ours, relay = associate()
