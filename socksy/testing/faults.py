@@ -101,10 +101,19 @@ Faults: TypeAlias = "Fault | Sequence[Fault]"
 
 
 def together(faults: Faults) -> Fault:
-    """Several faults as one."""
+    """Several faults as one.
+
+    Raises:
+        TypeError: there are others than `Fault` among them.
+    """
     if isinstance(faults, Fault):
         return faults
-    several = tuple(faults)
+    several = tuple(faults) if isinstance(faults, Sequence) else (faults,)
+    if not all(isinstance(fault, Fault) for fault in several):
+        raise TypeError(
+            "faults are made by the functions of socksy.testing.faults, as in "
+            f"faults=close_before('the reply'), not {faults!r}"
+        )
 
     def play(moment: Moment, script: Script) -> Script:
         for fault in several:
@@ -228,11 +237,16 @@ def answer_with(code: int, phase: str = REPLY) -> Fault:
     """Answer this reply code, and do nothing of what was asked.
 
     Args:
-        code: a SOCKS5 reply, for which the other protocols have their nearest; SOCKS4's own (0x5A
-            and up) and HTTP's own (100 and up) go as they are. With 0 the client is told that it
-            has its connection, and reads an end of file.
+        code: a SOCKS5 reply (Tor's, from 0xF0, too), for which the other protocols have their
+            nearest; SOCKS4's own (0x5A and up) and HTTP's own (100 and up) go as they are. With 0
+            the client is told that it has its connection, and reads an end of file.
         phase: "the second BIND reply" to let BIND begin well.
+
+    Raises:
+        ValueError: a code that none of the protocols can say, or no such phase.
     """
+    if not 0 <= code < 1000:
+        raise ValueError(f"a reply code has one byte, or is an HTTP status, not {code}")
     phase = _known(phase)
     return Fault(
         f"answer_with({code:#04x})",

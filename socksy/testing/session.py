@@ -419,9 +419,12 @@ def _record(
 
 
 def _reply_bytes(request: Request, code: int, host: str, port: int) -> bytes:
-    """`reply_bytes`, which also takes SOCKS4's and HTTP's own codes."""
-    if request.protocol == "SOCKS4" and code >= Socks4Reply.GRANTED:
+    """`reply_bytes`, which also takes SOCKS4's and HTTP's own codes.
+
+    From 0xF0 they are Tor's for SOCKS5; HTTP has no such status, and would take it for a success.
+    """
+    if request.protocol == "SOCKS4" and Socks4Reply.GRANTED <= code < 0xF0:
         return socks4.reply(code, host, port)
-    if request.protocol == "HTTP" and code >= 100:
+    if request.protocol == "HTTP" and code >= 100 and not 0xF0 <= code <= 0xFF:
         return http.reply(code)
-    return reply_bytes(request, code & 0xFF, host, port)
+    return reply_bytes(request, code if code < 256 else Reply.GENERAL_FAILURE, host, port)

@@ -143,17 +143,35 @@ def test_an_answer_without_doing_it(echo_server):
         assert raw.everything(sock) == b""
 
 
-@pytest.mark.parametrize(("code", "answer"), [(5, 0x5B), (0x5C, 0x5C), (0x5D, 0x5D)])
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [(5, 0x5B), (0x5C, 0x5C), (0x5D, 0x5D), (0xF0, 0x5B), (0xFF, 0x5B), (403, 0x5B)],
+)
 def test_an_answer_in_socks4(code, answer):
     with SocksServer(faults=answer_with(code)) as server, connected(server) as sock:
         assert raw.ask4(sock, 1, "127.0.0.1", 1)[0] == answer
 
 
-@pytest.mark.parametrize(("code", "answer"), [(2, b"403"), (5, b"502"), (503, b"503")])
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [(2, b"403"), (5, b"502"), (503, b"503"), (0xF0, b"502"), (0xFF, b"502"), (200, b"200")],
+)
 def test_an_answer_in_http(code, answer):
     with SocksServer(faults=answer_with(code)) as server, connected(server) as sock:
         sock.sendall(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n")
         assert read_exactly(sock, 12) == b"HTTP/1.1 " + answer
+
+
+@pytest.mark.parametrize("code", [403, 512])
+def test_an_answer_of_http_alone_is_a_general_failure_in_socks5(code):
+    with SocksServer(faults=answer_with(code)) as server, connected(server) as sock:
+        assert raw.ask5(sock, 1, raw.ip(("127.0.0.1", 1))) == 1
+
+
+@pytest.mark.parametrize("code", [-1, 1000])
+def test_an_answer_that_nobody_can_say_is_an_error(code):
+    with pytest.raises(ValueError, match=str(code)):
+        answer_with(code)
 
 
 def test_an_answer_as_second_bind_reply():
@@ -292,6 +310,17 @@ def test_a_fault_of_your_own(conversation):
 def test_an_unknown_phase_is_an_error():
     with pytest.raises(ValueError, match="the method choice"):
         close_after("the metod choice")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["stall", ["stall"], None, close_after, [close_after(REPLY), None]], ids=repr
+)
+def test_what_is_no_fault_is_an_error_at_once(wrong):
+    with pytest.raises(TypeError, match=r"socksy\.testing\.faults"):
+        SocksServer(faults=wrong)
+    server = SocksServer()
+    with pytest.raises(TypeError, match=r"socksy\.testing\.faults"):
+        server.faults = wrong
 
 
 def test_faults_say_what_they_are():
