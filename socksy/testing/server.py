@@ -8,11 +8,14 @@ import os
 import socket
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from ..errors import reply_name
+from ..errors import InvalidArgumentError, reply_name
+from ..hosts import clean_host
+from ..names import unpatched
 from ..protocol.codes import Command
 from ..proxy import SOCKS4, SOCKS4A, SOCKS5H, Proxy, encode_login
 from .faults import together
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..errors import ProxyError
+    from ..hosts import Host
     from ..protocol.socks5 import Check
     from .faults import Fault, Faults
     from .names import Place
@@ -62,12 +66,17 @@ class SocksServer:
         timeout: seconds a client may take for its handshake, a target to answer, and BIND's peer to
             come.
         max_connections: how many are served at once; further ones are closed.
+        keep: how many requests, and how many errors, are on record, the newest; None for all. A
+            server that runs for long wants a number.
         log: called with a line for each request and each refusal, never with credentials.
+
+    Raises:
+        InvalidArgumentError, TypeError: an argument is wrong.
     """
 
     def __init__(
         self,
-        host: str = "127.0.0.1",
+        host: Host = "127.0.0.1",
         port: int = 0,
         *,
         path: str | os.PathLike[str] | None = None,
@@ -78,23 +87,31 @@ class SocksServer:
         faults: Faults = (),
         timeout: float = 30.0,
         max_connections: int = 1000,
+        keep: int | None = None,
         log: Callable[[str], None] | None = None,
     ) -> None:
-        self._place: Any = (host, port) if path is None else os.fspath(path)
+        self._place: Any = _clean_place(host, port, path)
         self._users = users
         self._check = _checker(users)
         self._names = Names(names, real_lookups)
-        self._commands = commands
+        self._commands = _numbers(commands)
+        if not timeout > 0:
+            raise InvalidArgumentError(f"a timeout is a number of seconds above 0, not {timeout}")
         self._timeout = timeout
+        if max_connections < 1:
+            raise InvalidArgumentError("max_connections: one at least")
         self._max_connections = max_connections
+        if log is not None and not callable(log):
+            raise TypeError(f"log is a function, not {type(log).__name__}")
         self._log = log
         self._fault = together(faults)
         self._changed = threading.Condition()
-        self._requests: list[ServedRequest] = []
-        self._errors: list[ProxyError] = []
+        self._requests: deque[ServedRequest] = deque(maxlen=keep)
+        self._errors: deque[ProxyError] = deque(maxlen=keep)
         self._threads: set[threading.Thread] = set()
         self._count = 0
         self._listener: socket.socket | None = None
+        self._address: Any = None
 
     # -- life
 
@@ -155,13 +172,26 @@ class SocksServer:
 
     @property
     def address(self) -> Any:
-        """What it listens on: host and port, or the path of its Unix socket."""
+        """What it listens on, or did: host and port, or the path of its Unix socket.
+
+        Raises:
+            RuntimeError: it was never started.
+        """
+        if self._address is None:
+            raise RuntimeError("this server is not running: `with SocksServer(...) as server:`")
         return self._address if isinstance(self._address, str) else self._address[:2]
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
-        return int(self._address[1])
+        """The port it listens on, or did.
+
+        Raises:
+            RuntimeError: it was never started, or has none.
+        """
+        address = self.address
+        if isinstance(address, str):
+            raise RuntimeError("this server listens on a Unix socket, which has no port")
+        return int(address[1])
 
     def proxy(self, scheme: str = SOCKS5H, **options: Any) -> Proxy:
         """This server as a `Proxy`, with the first of its users.
@@ -169,11 +199,12 @@ class SocksServer:
         Args:
             options: as for `Proxy`; ``username=None`` for no login.
         """
-        if isinstance(self._address, str):
-            options.setdefault("path", self._address)
+        address = self.address
+        if isinstance(address, str):
+            options.setdefault("path", address)
         else:
-            options.setdefault("host", self._address[0])
-            options.setdefault("port", self._address[1])
+            options.setdefault("host", address[0])
+            options.setdefault("port", address[1])
         if isinstance(self._users, Mapping) and scheme not in (SOCKS4, SOCKS4A):
             for username, password in list(self._users.items())[:1]:
                 if "username" not in options:
@@ -211,7 +242,7 @@ class SocksServer:
     def wait_for(
         self, count: int, timeout: float = 5.0, *, errors: bool = False
     ) -> list[ServedRequest]:
-        """Wait until there have been `count` requests (with `errors`, also refusals); return them.
+        """Wait until `count` requests (with `errors`, also refusals) are on record; return them.
 
         Raises:
             TimeoutError: there were fewer in so many seconds.
@@ -311,6 +342,9 @@ class SocksServer:
             self._log(_line(request))
 
     def _refuse(self, error: ProxyError) -> None:
+        # A traceback keeps frames, and those what the client has said: its password, for one.
+        error.with_traceback(None)
+        error.__cause__ = error.__context__ = None
         with self._changed:
             self._errors.append(error)
             self._changed.notify_all()
@@ -318,9 +352,31 @@ class SocksServer:
             self._log(f"refused: {error.strerror}")
 
 
+def _clean_place(host: Host, port: int, path: str | os.PathLike[str] | None) -> Any:
+    if path is not None:
+        path = os.fsdecode(path)
+        if not path or "\0" in path:  # for bind() that is a free name, which is no file
+            raise InvalidArgumentError("the path of a Unix socket is not empty, and has no NUL")
+        return path
+    if not isinstance(port, int) or not 0 <= port < 65536:
+        raise InvalidArgumentError(f"a port is a number from 0 to 65535, not {port!r}")
+    return clean_host(host), port
+
+
+def _numbers(commands: Collection[int]) -> frozenset[int]:
+    numbers = frozenset(commands)
+    if not all(isinstance(number, int) for number in numbers):
+        raise TypeError("commands are of socksy.protocol.codes.Command, or numbers")
+    return numbers
+
+
 def _checker(users: Mapping[str, str] | Check | None) -> Check | None:
     if users is None or callable(users):
         return users
+    if not isinstance(users, Mapping) or not all(
+        isinstance(text, str) for user in users.items() for text in user
+    ):
+        raise TypeError("users are a mapping of names to passwords, or a function of both")
     passwords = {encode_login(name): encode_login(password) for name, password in users.items()}
 
     def check(username: bytes, password: bytes) -> bool:
@@ -336,7 +392,7 @@ def _listen(place: Any) -> socket.socket:
         family = socket.AF_UNIX
     else:
         family = socket.AF_INET6 if ":" in place[0] else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = unpatched(socket.socket, family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_UNIX:
             _clear_away(place)

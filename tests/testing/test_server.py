@@ -246,7 +246,65 @@ def test_a_port_probe_is_no_error():
         assert server.errors == []
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda sock: raw.ask5(sock, CONNECT, b"\3\6::1%\0x\0\x50"),
+        lambda sock: raw.ask5(sock, CONNECT, b"\3\x0b127.0.0.1\0x\0\x50"),
+        lambda sock: raw.ask5(sock, Command.RESOLVE_PTR, raw.name("\0", 0)),
+        lambda sock: raw.ask5(sock, Command.RESOLVE_PTR, raw.name("a" * 64, 0)),
+        lambda sock: raw.ask5(sock, CONNECT, b"\3\1\xff\0\x50"),
+    ],
+    ids=["NUL in a zone", "NUL in a name", "PTR of NUL", "PTR of a name", "not UTF-8"],
+)
+def test_what_no_resolver_takes_is_unreachable(ask):
+    """Whatever the client sends, it has an answer."""
+    with SocksServer(real_lookups=True) as server, connected(server) as sock:
+        assert ask(sock) == 4
+
+
+def test_what_no_resolver_takes_is_unreachable_in_http():
+    with SocksServer(real_lookups=True) as server, connected(server) as sock:
+        sock.sendall(b"CONNECT [::1%\0]:80 HTTP/1.1\r\n\r\n")
+        assert read_exactly(sock, 12) == b"HTTP/1.1 502"
+
+
 # -- the record
+
+
+def chain_of(error):
+    """An error, and all that it drags along."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        b"\5\1\2" + b"\1\5alice\5wrong",
+        b"CONNECT x:1 HTTP/1.1\r\nProxy-Authorization: Basic YWxpY2U6d3Jvbmc=\r\n\r\n",
+        b"\5\1\2" + b"\7\1",
+    ],
+)
+def test_an_error_on_record_keeps_no_frames(login):
+    """They would hold what the client has said, its password too, and much memory."""
+    with SocksServer(users={"alice": "secret"}) as server, connected(server) as sock:
+        sock.sendall(login)
+        raw.everything(sock)
+        assert [error.__traceback__ for error in chain_of(server.errors[0])] == [None]
+
+
+def test_a_server_that_runs_for_long_keeps_the_newest_only():
+    with SocksServer(keep=1) as server:
+        for code in (0x42, 0x43):
+            with connected(server) as sock:
+                raw.ask5(sock, code, raw.ip(("127.0.0.1", 1)))
+            with connected(server) as sock:
+                sock.sendall(bytes((code, 0)))
+                raw.everything(sock)
+        assert [request.command for request in server.requests] == [0x43]
+        assert ["0x43" in error.strerror for error in server.errors] == [True]
 
 
 def test_a_request_is_on_record_before_its_client_knows_the_answer(echo_server):
@@ -402,6 +460,67 @@ def test_the_number_of_connections_is_bounded():
 def test_a_port_in_use_is_an_error():
     with SocksServer() as server, pytest.raises(OSError, match="in use"):
         SocksServer(port=server.port).start()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"host": ""}, ValueError),
+        ({"host": 1080}, TypeError),
+        ({"host": "127.0.0.1:80"}, ValueError),
+        ({"port": -1}, ValueError),
+        ({"port": 65536}, ValueError),
+        ({"port": "80"}, ValueError),
+        ({"path": ""}, ValueError),
+        ({"path": "\0abstract"}, ValueError),
+        ({"users": "alice:secret"}, TypeError),
+        ({"users": {"alice": b"secret"}}, TypeError),
+        ({"names": {"www.test": "localhost"}}, ValueError),
+        ({"commands": ["CONNECT"]}, TypeError),
+        ({"commands": Command.CONNECT}, TypeError),
+        ({"timeout": 0}, ValueError),
+        ({"timeout": float("nan")}, ValueError),
+        ({"max_connections": 0}, ValueError),
+        ({"keep": -1}, ValueError),
+        ({"log": "file"}, TypeError),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_is_an_error_at_once(options, error):
+    with pytest.raises(error):
+        SocksServer(**options)
+
+
+@pytest.mark.parametrize("timeout", [1e10, float("inf")])
+def test_any_timeout_will_do(timeout):
+    with SocksServer(timeout=timeout) as server, connected(server) as sock:
+        raw.greet(sock)
+
+
+@pytest.mark.parametrize("ask", [lambda server: server.port, lambda server: server.url()])
+def test_before_it_runs_it_is_nowhere(ask):
+    with pytest.raises(RuntimeError, match="not running"):
+        ask(SocksServer())
+
+
+def test_on_a_unix_socket_it_has_no_port(tmp_path):
+    with SocksServer(path=tmp_path / "proxy") as server:
+        with pytest.raises(RuntimeError, match="Unix socket"):
+            _ = server.port
+
+
+def test_its_port_is_known_after_its_end():
+    """As the place where no proxy is."""
+    with SocksServer() as server:
+        port = server.port
+    assert server.port == port
+
+
+def test_it_listens_here_in_a_process_that_listens_elsewhere():
+    with SocksServer() as outer, socksy.wrap_module(proxy=outer.url(), remote_bind=True):
+        with SocksServer() as server:
+            assert server.address[0] == "127.0.0.1"
+        assert outer.requests == []
 
 
 def test_its_repr_says_where_it_is():
