@@ -4,7 +4,7 @@
     192.0.2.7, ::1      that address; ``[::1]`` too
     10.0.0.0/8          every address of the network
     example.com:8080    only on that port (IPv6 wants brackets: ``[::1]:8080``)
-    *                   everything
+    *                   everything; elsewhere in a rule it is an error, as in ``192.168.*``
 
 A name never matches an address rule: it is not looked up to find out.
 """
@@ -88,6 +88,10 @@ def _compile(rule: str) -> tuple[Rule, int | None]:
     if text == _ALL:
         return text, port
     text, slash, length = text.removeprefix("*.").lstrip(".").partition("/")
+    if "*" in text or (text.endswith(".") and text[:-1].rpartition(".")[2].isdecimal()):
+        raise InvalidArgumentError(
+            f"bypass rule {rule!r} is a part of an address or a name: write 10.0.0.0/8, example.com"
+        )
     if text.startswith("[") and length.endswith("]"):
         text, length = text[1:], length[:-1]
     try:

@@ -101,6 +101,19 @@ def test_no_rules_match_nothing():
         "http://example.com",
         "<local>",
         "☃.example",
+        ".*",
+        "..*",
+        "*.*",
+        "**",
+        "*/0",
+        "[*]",
+        "*.*:80",
+        "*.*.example.com",
+        "192.168.*",
+        "192.168.",
+        "10.",
+        "10.:80",
+        "exam*.com",
     ],
 )
 def test_a_rule_that_cannot_be_read_is_named(rule):
@@ -130,6 +143,13 @@ class TestFromNoProxy:
         bypass = Bypass.from_no_proxy("<local>,::1,http://x/,[::1]:a,10.0.0.0/99,example.com")
 
         assert bypass.rules == ("::1", "example.com")
+
+    @pytest.mark.parametrize("text", [".*", "*.*", "192.168.*", "10."])
+    def test_what_cannot_be_read_never_means_everything(self, text):
+        bypass = Bypass.from_no_proxy(f"example.com,{text}")
+
+        assert bypass.rules == ("example.com",)
+        assert not bypass.matches("example.org")
 
     @settings(deadline=None)
     @given(st.text())
