@@ -26,7 +26,8 @@ Arguments that can be seen to be wrong before anything is sent are `ValueError`s
     `-- InvalidTargetError          a host or an address that cannot be asked of a proxy
         `-- InvalidPortError (OverflowError)    what a plain socket raises for a port out of range
 
-`errno` is always set. No error holds, shows or pickles a user name or a password.
+`errno` is always set. No error holds, shows or pickles a user name or a password. (A traceback that
+prints variables prints the arguments of the call that failed, and so a URL that was one of them.)
 """
 
 from __future__ import annotations

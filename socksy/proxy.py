@@ -6,7 +6,7 @@ pools keyed by it keep identities apart; its `repr` and `str` never show them.
 
 from __future__ import annotations
 
-import os
+from os import environ as _process_environ
 
 from .errors import InvalidProxyError, InvalidTargetError
 from .hosts import clean_host, pack_ip, parse_port
@@ -120,6 +120,8 @@ class Proxy:
         if not isinstance(scheme, str):
             raise TypeError(f"a scheme is a str, not {type(scheme).__name__}")
         scheme = _ALIASES.get(scheme.lower(), scheme.lower())
+        if "://" in scheme:
+            raise InvalidProxyError("Proxy() takes the parts of a URL; see Proxy.from_url")
         if scheme not in SCHEMES:
             # "user:secret" is no scheme either, and not for others to read
             named = f" {scheme!r}" if scheme.isalnum() else ""
@@ -186,6 +188,9 @@ class Proxy:
             raise InvalidProxyError(
                 "a proxy URL starts with its scheme, as in socks5h://127.0.0.1:1080"
             )
+        before, another, _ = rest.partition("://")
+        if another and ("," in before or len(before.split()) > 1):
+            raise InvalidProxyError("a URL is one proxy; a chain is a list of them, nearest first")
         if "?" in rest or "#" in rest:
             raise InvalidProxyError(
                 "a proxy URL has no query or fragment; write ? and # in a password as %3F and %23"
@@ -242,15 +247,35 @@ class Proxy:
             scheme: of the URL to be fetched, e.g. ``"https"``.
             host, port: of the target; with a host, ``no_proxy`` decides whether there is None.
 
+        As a chooser: ``proxy=lambda host, port: Proxy.from_environ(host=host, port=port)``.
+
         Raises:
             InvalidProxyError: the variable's value cannot be used; the text names the variable.
+            InvalidTargetError: the host is none.
         """
-        env = os.environ if environ is None else environ
+        if isinstance(host, int):
+            raise TypeError(
+                "from_environ takes a scheme first; where a callable is wanted, it is "
+                "lambda host, port: Proxy.from_environ(host=host, port=port)"
+            )
+        if host is not None:
+            host = clean_host(host)
+        found = cls._from_variables(
+            _process_environ if environ is None else environ, scheme, host, port
+        )
+        if isinstance(found, InvalidProxyError):
+            raise found  # here, where no frame that it keeps holds what the variable has
+        return found
+
+    @classmethod
+    def _from_variables(
+        cls, env: Mapping[str, str], scheme: str | None, host: str | None, port: int | None
+    ) -> Proxy | InvalidProxyError | None:
         if host is not None:
             from .bypass import Bypass
 
             no_proxy = env.get("no_proxy") or env.get("NO_PROXY", "")
-            if no_proxy and Bypass.from_no_proxy(no_proxy).matches(clean_host(host), port):
+            if no_proxy and Bypass.from_no_proxy(no_proxy).matches(host, port):
                 return None
         names = ["socks_proxy", "all_proxy"]
         if scheme is not None:
@@ -265,7 +290,7 @@ class Proxy:
                 try:
                     return cls.from_url(value)
                 except InvalidProxyError as exc:
-                    raise InvalidProxyError(f"{variable}: {exc}") from None
+                    return InvalidProxyError(f"{variable}: {exc}")
         return None
 
     @property
@@ -406,7 +431,11 @@ def _is_sendable(text: str) -> bool:
 
 def _clean_proxy_host(host: Host) -> str:
     try:
-        return clean_host(host)
+        host = clean_host(host)
+        lengths = set(map(len, host.removesuffix(".").split(".")))
+        if ":" in host or (0 not in lengths and max(lengths) < 64):
+            return host
+        reason = "a part of a name between dots has 1 to 63 letters"  # or no resolver takes it
     except InvalidTargetError as exc:
         reason = str(exc)
     # Outside the handler for the same reason.

@@ -3,6 +3,7 @@
 import copy
 import ipaddress
 import pickle
+import traceback
 
 import pytest
 from hypothesis import given, settings
@@ -128,6 +129,13 @@ class TestUrls:
         ("socks4a://u:p@proxy", "no password"),
         ("socks4://%00@proxy", "NUL"),
         ("http://a%3Ab:p@proxy", "colon"),
+        ("socks5h://a..b:1", "1 to 63"),
+        ("socks5h://.proxy", "1 to 63"),
+        ("socks5h://" + "a" * 64 + ".example", "1 to 63"),
+        ("socks5h://a:1,socks5h://b:1", "a chain is a list"),
+        ("socks5h://a:1, http://b:1", "a chain is a list"),
+        ("socks5h://a:1 socks5h://b:1", "a chain is a list"),
+        ("socks5h://a:1\nsocks5h://u:p@b:1", "a chain is a list"),
     ],
 )
 def test_a_wrong_url_says_what_is_wrong(url, text):
@@ -164,6 +172,8 @@ def test_a_wrong_url_says_what_is_wrong(url, text):
         "socks5h://\ud800{user}:{password}@proxy",
         "socks5h://{login}{long}@proxy",
         "socks5h://{long}{login}@proxy",
+        "socks5h://{login}@a..b",
+        "socks5h://{login}@a,socks5h://{login}@b",
         "socks4a://{login}@proxy",
         "socks4a://{user}%00{password}@proxy",
         "http://{user}%3A{password}@proxy",
@@ -223,6 +233,27 @@ class TestConstructor:
     @pytest.mark.parametrize("host", [b"127.0.0.1", ipaddress.ip_address("127.0.0.1")])
     def test_takes_any_kind_of_host(self, host):
         assert Proxy("socks5", host).host == "127.0.0.1"
+
+    def test_takes_the_parts_of_a_url_and_not_all_of_it(self):
+        with pytest.raises(InvalidProxyError, match="from_url") as caught:
+            Proxy("socks5h://alice:sesame@proxy:1080")
+
+        assert "sesame" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        "host", ["a" * 63 + ".b.", "_a-.b", "2001:db8:1111:2222:3333:4444:5555:6666%" + "a" * 64]
+    )
+    def test_takes_whatever_can_be_looked_up(self, host):
+        assert Proxy("socks5", host).host == host
+
+    def test_knows_where_to_connect_if_that_is_an_ipv4_address(self):
+        assert Proxy("socks5", "192.0.2.1", 99).endpoint == ("192.0.2.1", 99)
+        for elsewhere in (
+            Proxy("socks5", "proxy"),
+            Proxy("socks5", "::ffff:192.0.2.1"),
+            Proxy("socks5", "192.0.2.1", path="/run/tor"),
+        ):
+            assert elsewhere.endpoint is None
 
     def test_takes_brackets_off(self):
         assert Proxy("socks5", "[::1]").host == "::1"
@@ -406,6 +437,10 @@ class TestValue:
         assert pickle.loads(pickle.dumps(proxy)) == proxy
         assert hash(copied(proxy)) == hash(proxy)
 
+    def test_a_zone_is_percent_encoded_in_its_url(self):
+        """RFC 6874; only our own parser takes it as it is."""
+        assert str(Proxy("socks5", "fe80::1%eth0")) == "socks5://[fe80::1%25eth0]:1080"
+
     def test_can_go_from_a_path_back_to_a_port(self):
         assert Proxy("http", path="/run/x").replace(path=None, host="a") == Proxy("http", "a")
 
@@ -516,9 +551,27 @@ class TestFromEnviron:
         assert "alice" not in str(caught.value)
         assert "sesame" not in str(caught.value)
 
-    def test_a_wrong_host_is_not_hidden_by_no_proxy(self):
+    def test_the_error_of_a_wrong_value_keeps_no_frame_that_holds_it(self, monkeypatch):
+        """Error trackers print the variables of every frame: nobody but us had the value."""
+        monkeypatch.setenv("all_proxy", "socks5h://alice:sesame@a:b")
+        with pytest.raises(InvalidProxyError) as caught:
+            Proxy.from_environ()
+
+        assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+        shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+        ours = [frame for frame in shown.stack if frame.filename != __file__]
+        assert ours
+        assert "sesame" not in str([frame.locals for frame in ours])
+
+    @pytest.mark.parametrize("environ", [{}, {"no_proxy": "x"}])
+    def test_a_wrong_host_is_an_error_with_and_without_no_proxy(self, environ):
         with pytest.raises(InvalidTargetError):
-            Proxy.from_environ("https", "a b", environ={"no_proxy": "x"})
+            Proxy.from_environ("https", "a b", environ=environ)
+
+    def test_is_no_chooser_itself_and_says_how_to_make_one(self):
+        """With a host as the scheme and a port as the host it would ignore no_proxy."""
+        with pytest.raises(TypeError, match="lambda host, port"):
+            choose(Proxy.from_environ, "example.com", 80)
 
     def test_reads_the_real_environment(self, monkeypatch):
         for name in ("socks_proxy", "SOCKS_PROXY", "ALL_PROXY"):
