@@ -37,10 +37,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from . import adapters as adapters
+    from . import aio as aio
+    from . import pysocks as pysocks
+    from . import testing as testing
     from .bypass import Bypass
     from .defaults import get_default_proxy, set_default_proxy, using
     from .patch import Patch, is_wrapped, unwrap_module, wrap_module
     from .sockets.lookup import NameLookupError
+    from .types import Host, ProxyLike
 
 __version__ = "0.1.0"
 
@@ -49,6 +54,7 @@ __all__ = [
     "Bypass",
     "CommandNotSupportedError",
     "DirectTrafficError",
+    "Host",
     "HostUnreachableError",
     "InvalidArgumentError",
     "InvalidPortError",
@@ -62,6 +68,7 @@ __all__ = [
     "ProxyAuthenticationError",
     "ProxyConnectionError",
     "ProxyError",
+    "ProxyLike",
     "ProxyProtocolError",
     "ProxyReplyError",
     "ProxyTTLExpiredError",
@@ -81,8 +88,10 @@ __all__ = [
 # What a connect through a proxy by its URL does not need; loaded when first asked for.
 _LATER = {
     "Bypass": "bypass",
+    "Host": "types",
     "NameLookupError": "sockets.lookup",
     "Patch": "patch",
+    "ProxyLike": "types",
     "get_default_proxy": "defaults",
     "is_wrapped": "patch",
     "set_default_proxy": "defaults",
@@ -90,16 +99,20 @@ _LATER = {
     "using": "defaults",
     "wrap_module": "patch",
 }
+_MODULES = ("adapters", "aio", "pysocks", "testing")
 
+if not TYPE_CHECKING:  # a type checker would believe in any name
 
-def __getattr__(name: str) -> "Any":
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    def __getattr__(name: str) -> "Any":
+        from importlib import import_module
 
-    value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
-    return value
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        return value
 
 
 def __dir__() -> "list[str]":
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -19,10 +19,8 @@ from .errors import InvalidPortError, InvalidTargetError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
-    from typing import TypeAlias
 
-    #: what may be given as a host
-    Host: TypeAlias = "str | bytes | bytearray | IPv4Address | IPv6Address"
+    from .types import Host as Host
 
 MAX_NAME = 255  # bytes: SOCKS5 counts them in one octet (RFC 1928, section 5)
 

@@ -13,17 +13,14 @@ from .hosts import clean_host, pack_ip, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any, TypeAlias
 
-    from .hosts import Host
+    from .types import Host, ProxyChooser
+    from .types import ProxyLike as ProxyLike
 
     Chain: TypeAlias = "tuple[Proxy, ...]"
-    #: chooses per target; None means a direct connection
-    ProxyChooser: TypeAlias = "Callable[[str, int], ProxyLike]"
-    #: what every ``proxy=`` of the library takes
-    ProxyLike: TypeAlias = "str | Proxy | Sequence[str | Proxy] | ProxyChooser | None"
-    #: the same, made ready by `as_route`
+    #: what a ``proxy=`` means, made ready by `as_route`
     Route: TypeAlias = "Chain | ProxyChooser | None"
 
 SOCKS4, SOCKS4A, SOCKS5, SOCKS5H, HTTP = "socks4", "socks4a", "socks5", "socks5h", "http"

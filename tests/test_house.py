@@ -10,7 +10,7 @@ import pytest
 
 HOUSE = Path(__file__).parent.parent / "socksy"
 FLOORS = [
-    ["errors", "hosts", "proxy", "bypass", "defaults"],
+    ["errors", "hosts", "proxy", "bypass", "defaults", "types"],
     ["protocol"],
     ["sockets", "aio", "names"],
     ["patch", "tor", "adapters", "testing"],

@@ -1,11 +1,16 @@
 """The package as a whole: its names, its imports, its metadata."""
 
 import importlib.metadata
+import pydoc
 import subprocess
 import sys
 import textwrap
+import typing
+
+import pytest
 
 import socksy
+import socksy.testing
 
 
 def loaded_by(code):
@@ -75,6 +80,38 @@ def test_an_ascii_name_loads_no_codec_and_nothing_heavy(socks_server):
 
 def test_dir_tells_the_names_that_load_late_too():
     assert set(socksy.__all__) <= set(dir(socksy))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["aio.connect", "testing.SocksServer", "testing.faults.answer_with", "pysocks.socksocket"],
+)
+def test_modules_of_ours_need_no_import_of_their_own(expression):
+    assert "socksy" in loaded_by(f"import socksy; assert callable(socksy.{expression})")
+    assert expression.split(".")[0] in dir(socksy)
+
+
+def test_a_module_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match=r"socksy.*nothing"):
+        _ = socksy.nothing
+    with pytest.raises(AttributeError, match=r"socksy\.testing.*nothing"):
+        _ = socksy.testing.nothing
+
+
+def test_types_of_arguments_are_there_when_a_program_runs():
+    """Where annotations are evaluated, as dataclasses and validators do."""
+
+    def fetch(host: socksy.Host, proxy: socksy.ProxyLike | None = None): ...
+
+    hints = typing.get_type_hints(fetch)
+    assert set(typing.get_args(hints["proxy"])) > {str, socksy.Proxy}
+    assert bytes in typing.get_args(hints["host"])
+
+
+def test_help_knows_the_names_of_testing():
+    text = pydoc.render_doc(socksy.testing, renderer=pydoc.plaintext)
+    assert all(name in text for name in socksy.testing.__all__)
+    assert "class SocksServer" in text
 
 
 def test_a_class_that_is_no_socket_is_told_of_at_once():

@@ -1,8 +1,12 @@
 """For testing programs that use proxies: a real one in the test's own process.
 
-`SocksServer` is the proxy, `faults` makes it go wrong, `watch_lookups` proves that no name was
-looked up locally, `check_socket_like` that a class behaves like `socket.socket`. `plugin` has
-pytest fixtures, which pytest finds by itself.
+    SocksServer         the proxy, with a record of what it was asked (`ServedRequest`)
+    faults              makes it go wrong: SocksServer(faults=faults.close_before("the reply"))
+    watch_lookups       proves that no name was looked up locally (`LocalLookup`)
+    check_socket_like   proves that a class behaves like `socket.socket` (`SOCKET_BEHAVIOURS`)
+    plugin              pytest fixtures, which pytest finds by itself
+
+docs/testing.md has examples.
 """
 
 TYPE_CHECKING = False
@@ -34,11 +38,17 @@ _HOMES = {
 
 
 # The plugin below this package is loaded by every run of pytest: the rest waits until it is used.
-def __getattr__(name: str) -> "Any":
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker would believe in any name
 
-    if name == "faults":
-        return import_module(".faults", __name__)
-    if name in __all__:
-        return getattr(import_module(f".{_HOMES.get(name, 'lookups')}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> "Any":
+        from importlib import import_module
+
+        if name == "faults":
+            return import_module(".faults", __name__)
+        if name in __all__:
+            return getattr(import_module(f".{_HOMES.get(name, 'lookups')}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *__all__})
