@@ -1,11 +1,14 @@
 """The command line: ``socksy``, and ``python -m socksy``.
 
-Exit codes: 0; 1 for a job that failed, with the reason on stderr; 2 for bad usage.
+Exit codes: 0; 1 for a job that failed, with the reason on stderr; 2 for bad usage. Who reads no
+more (``socksy demo | head``) wants to hear no reason: 141, as if SIGPIPE had ended us.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import signal
 import sys
 import threading
@@ -17,18 +20,42 @@ from .errors import InvalidArgumentError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import TextIO
 
     from .testing import SocksServer
 
 FAILED, BAD_USAGE = 1, 2
+_NOBODY_READS = 128 + 13  # what a shell makes of SIGPIPE
+_LONGEST = 1_000_000  # seconds: what waits for more overflows somewhere
+
+
+class OutputError(Exception):
+    """Nothing more can be written to stdout; `number` is the errno."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"cannot write to stdout: {os.strerror(number)}")
+        self.number = number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (by default this process's) and return its exit code."""
     try:
+        code = _run_command(argv)
+        if sys.stdout is not None:  # what argparse has printed
+            write(sys.stdout, "")
+    except OutputError as exc:
+        _close(sys.stdout)
+        return _NOBODY_READS if exc.number == errno.EPIPE else complain(str(exc))
+    return code
+
+
+def _run_command(argv: Sequence[str] | None) -> int:
+    try:
         arguments = _parser().parse_args(argv)
     except SystemExit as exc:  # argparse has said what it had to say
         return BAD_USAGE if exc.code else 0
+    except OSError as exc:  # or could not say it
+        raise OutputError(exc.errno or errno.EIO) from None
     try:
         code: int = arguments.run(arguments)
     except InvalidArgumentError as exc:
@@ -38,10 +65,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+# -- what is said
+
+
+def stdout() -> TextIO:
+    """Where results go.
+
+    Raises:
+        OutputError: it was closed before we began.
+    """
+    if sys.stdout is None:
+        raise OutputError(errno.EBADF)
+    return sys.stdout
+
+
+def write(out: TextIO, text: str) -> None:
+    """Write at once; what the encoding does not have, as an escape sequence.
+
+    Raises:
+        OutputError: it is not taken.
+    """
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    try:
+        out.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        out.flush()
+    except OSError as exc:
+        raise OutputError(exc.errno or errno.EIO) from None
+
+
+def tell(line: str) -> None:
+    """A line on stderr. That nobody reads those is no reason to do anything else than before."""
+    try:
+        if sys.stderr is not None:
+            print(printable(line), file=sys.stderr, flush=True)
+    except (OSError, ValueError):  # ValueError: it is closed
+        _close(sys.stderr)
+
+
 def complain(text: str, code: int = FAILED) -> int:
     """Say on stderr what is wrong; the exit code for it."""
-    print(f"socksy: {text}", file=sys.stderr, flush=True)
+    tell(f"socksy: {text}")
     return code
+
+
+def printable(text: str) -> str:
+    """Without what a terminal takes for commands: names and answers are what others have sent."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
+
+
+def _close(stream: TextIO | None) -> None:
+    """Or Python would try again at its end, and say so."""
+    try:
+        if stream is not None:
+            stream.close()
+    except OSError:
+        pass
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,9 +177,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= _LONGEST:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seconds above 0 and up to {_LONGEST}"
+        )
     return seconds
 
 
@@ -180,10 +268,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--name",
-        metavar="NAME=ADDRESS[:PORT]",
+        metavar="NAME[:PORT]=ADDRESS[:PORT]",
         action="append",
         default=[],
-        help="a name the proxy knows by itself, and where it is; repeatable",
+        help="a name the proxy knows by itself (for one port or all), and where it is; repeatable",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="a line on stderr for each request; no credentials"
@@ -192,27 +280,15 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from .testing import SocksServer
-
     if arguments.unix is not None and (arguments.host, arguments.port) != (None, None):
         return complain("--unix takes the place of --host and --port", BAD_USAGE)
-    host = "127.0.0.1" if arguments.host is None else arguments.host
-    port = 1080 if arguments.port is None else arguments.port
-    if not 0 <= port < 65536:
-        return complain("a port is a number from 0 to 65535", BAD_USAGE)
     try:
         users = _users(arguments)
     except OSError as exc:
         return complain(f"cannot read the users: {exc}")
-    server = SocksServer(
-        host,
-        port,
-        path=arguments.unix,
-        users=users,
-        names=dict(map(_name, arguments.name)),
-        real_lookups=True,
-        log=_log if arguments.verbose else None,
-    )
+    host = "127.0.0.1" if arguments.host is None else arguments.host
+    port = 1080 if arguments.port is None else arguments.port
+    server = _server(host, port, arguments, users)
     try:
         server.start()
     except OSError as exc:
@@ -227,6 +303,23 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _server(
+    host: str, port: int, arguments: argparse.Namespace, users: dict[str, str] | None
+) -> SocksServer:
+    from .testing import SocksServer
+
+    return SocksServer(
+        host,
+        port,
+        path=arguments.unix,
+        users=users,
+        names=dict(map(_name, arguments.name)),
+        real_lookups=True,
+        keep=0,  # of what nobody will ask for
+        log=tell if arguments.verbose else None,
+    )
+
+
 def _announce(server: SocksServer, open_to_all: bool) -> None:
     from ipaddress import ip_address
 
@@ -239,7 +332,7 @@ def _announce(server: SocksServer, open_to_all: bool) -> None:
                 "and get at this machine's own services through it"
             )
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    print(f"socksy: serving SOCKS4, SOCKS4a, SOCKS5 and HTTP CONNECT on {where}", flush=True)
+    write(stdout(), f"socksy: serving SOCKS4, SOCKS4a, SOCKS5 and HTTP CONNECT on {where}\n")
 
 
 @contextmanager
@@ -257,11 +350,6 @@ def _signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _log(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
 def _users(arguments: argparse.Namespace) -> dict[str, str] | None:
     """All users, or None if there are none.
 
@@ -270,14 +358,8 @@ def _users(arguments: argparse.Namespace) -> dict[str, str] | None:
         OSError: the file cannot be read.
     """
     lines = list(arguments.user)
-    if arguments.users_file == "-":
-        lines += sys.stdin.read().splitlines()
-    elif arguments.users_file is not None:
-        try:
-            with open(arguments.users_file, encoding="utf-8") as file:
-                lines += file.read().splitlines()
-        except UnicodeDecodeError:
-            raise InvalidArgumentError("the users file is not UTF-8") from None
+    if arguments.users_file is not None:
+        lines += _lines(arguments.users_file)
     users = {}
     for line in filter(None, lines):
         name, colon, password = line.partition(":")
@@ -290,16 +372,31 @@ def _users(arguments: argparse.Namespace) -> dict[str, str] | None:
     return users or None
 
 
-def _name(text: str) -> tuple[str, str | tuple[str, int]]:
-    from .hosts import clean_host, pack_ip, parse_port
+def _lines(path: str) -> list[str]:
+    if path != "-":
+        with open(path, "rb") as file:
+            data = file.read()
+    elif sys.stdin is not None:
+        data = sys.stdin.buffer.read()
+    else:
+        raise InvalidArgumentError("there are no users: stdin is closed")
+    try:
+        return [line.removesuffix("\r") for line in data.decode("utf-8").split("\n")]
+    except UnicodeDecodeError:
+        pass
+    raise InvalidArgumentError("the users are not UTF-8")
 
-    name, equals, place = text.partition("=")
-    address, port = place, ""
-    if place.startswith("["):
-        address, _, port = place[1:].partition("]")
-        port = port.removeprefix(":")
-    elif place.count(":") == 1:
-        address, _, port = place.partition(":")
-    if not equals or pack_ip(address) is None or (port and not parse_port(port)):
-        raise InvalidArgumentError(f"a name is given as NAME=ADDRESS[:PORT], not {text!r}")
-    return clean_host(name), (address, int(port)) if port else address
+
+def _name(text: str) -> tuple[str, str | tuple[str, int]]:
+    from .hosts import pack_ip
+    from .testing.names import host_and_port
+
+    name, _, place = text.partition("=")
+    try:
+        host_and_port(name)
+        address, port = host_and_port(place)
+    except InvalidArgumentError:
+        address, port = "", None
+    if pack_ip(address) is None:
+        raise InvalidArgumentError(f"a name is given as NAME[:PORT]=ADDRESS[:PORT], not {text!r}")
+    return name, address if port is None else (address, port)

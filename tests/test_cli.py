@@ -1,6 +1,8 @@
 """The command line: exit codes, and `socksy serve` as a process of its own."""
 
+import errno
 import io
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +16,7 @@ from socksy import cli
 
 from .support import BANNER, echo, read_exactly, serving
 
+PROGRAM = [sys.executable, "-X", "dev", "-W", "error", "-m", "socksy"]
 READY = "socksy: serving SOCKS4, SOCKS4a, SOCKS5 and HTTP CONNECT on "
 
 
@@ -39,8 +42,8 @@ class Served:
 
 
 @contextmanager
-def served(*arguments, stdin=None):
-    command = [sys.executable, "-X", "dev", "-W", "error", "-m", "socksy", "serve", *arguments]
+def served(*arguments, stdin=None, before=()):
+    command = [*before, *PROGRAM, "serve", *arguments]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         try:
@@ -71,6 +74,15 @@ def test_serve_looks_names_up(echo_server):
         proxy = f"socks5h://{server.where}"
         address = "localhost", echo_server[1]
         socksy.create_connection(address, 5, proxy=proxy).close()
+
+
+def test_serve_with_a_name_for_one_port(echo_server):
+    place = "{}:{}".format(*echo_server)
+    with served("--port", "0", "--name", f"www.test:443={place}") as server:
+        proxy = f"socks5h://{server.where}"
+        socksy.create_connection(("www.test", 443), 5, proxy=proxy).close()
+        with pytest.raises(socksy.HostUnreachableError):
+            socksy.create_connection(("www.test", 80), 5, proxy=proxy)
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1", "127.0.0.1:{}"])
@@ -141,6 +153,77 @@ def test_a_proxy_with_users_is_not_warned_of():
     assert server.errors == ""
 
 
+@pytest.mark.parametrize("closed", ["from the beginning", "later"])
+def test_verbose_serves_on_when_nobody_reads_what_it_tells(closed, echo_server):
+    before = ("sh", "-c", 'exec "$@" 2>&-', "sh") if closed == "from the beginning" else ()
+    with served("--port", "0", "--verbose", before=before) as server:
+        server.process.stderr.close()
+        server.process.stderr = None
+        for _ in range(2):
+            proxy = f"socks5h://{server.where}"
+            with socksy.create_connection(echo_server, 5, proxy=proxy) as sock:
+                assert read_exactly(sock, len(BANNER)) == BANNER
+        server.stop()
+    assert server.code == 0
+
+
+def test_serve_remembers_nothing(echo_server):
+    """It may run for years, and refuse anybody."""
+    arguments = cli._parser().parse_args(["serve", "--user", "alice:secret"])
+    with cli._server("127.0.0.1", 0, arguments, {"alice": "secret"}) as server:
+        socksy.create_connection(echo_server, 5, proxy=server.url()).close()
+        with pytest.raises(socksy.ProxyAuthenticationError):
+            socksy.create_connection(echo_server, 5, proxy=server.url(password="wrong"))
+        server.wait_until_idle()
+        assert (server.requests, server.errors) == ([], [])
+
+
+# -- where output goes
+
+OUTPUTS = [["demo"], ["serve", "--port", "0"], ["--help"], ["--version"]]
+
+
+def run(redirected, arguments):
+    """The program with its files as a shell opens them; exit code and stderr."""
+    command = ["sh", "-c", f'exec "$@" {redirected}', "sh", *PROGRAM, *arguments]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=10)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS, ids=" ".join)
+def test_a_full_disk_is_a_failed_job(arguments):
+    reason = f"socksy: cannot write to stdout: {os.strerror(errno.ENOSPC)}\n"
+    assert run(">/dev/full", arguments) == (1, reason)
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS[:2], ids=" ".join)
+def test_no_stdout_at_all_is_a_failed_job(arguments):
+    reason = f"socksy: cannot write to stdout: {os.strerror(errno.EBADF)}\n"
+    assert run(">&-", arguments) == (1, reason)
+
+
+@pytest.mark.parametrize("arguments", OUTPUTS[:2], ids=" ".join)
+def test_a_reader_that_has_gone_wants_no_reason(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as pipe:
+        done = subprocess.run(
+            [*PROGRAM, *arguments], stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=10
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_reader_may_go_in_the_middle():
+    """As in `socksy demo | head -1`."""
+    with subprocess.Popen(
+        [*PROGRAM, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        demo.stdout.readline()
+        demo.stdout.close()
+        assert demo.stderr.read() == ""
+    assert demo.returncode == 141
+
+
 # -- in this process
 
 
@@ -158,9 +241,17 @@ def test_a_port_in_use_is_a_failed_job(capsys):
         ["unknown"],
         ["serve", "--port", "many"],
         ["serve", "--port", "65536"],
+        ["serve", "--port", "-1"],
+        ["serve", "--host", ""],
+        ["serve", "--unix", ""],
         ["serve", "--name", "www.test"],
         ["serve", "--name", "www.test=www.example"],
         ["serve", "--name", "a b=127.0.0.1"],
+        ["serve", "--name", "=127.0.0.1"],
+        ["serve", "--name", "a=[::1"],
+        ["serve", "--name", "a=[::1]80"],
+        ["serve", "--name", "a="],
+        ["serve", "--name", "www.test:http=127.0.0.1"],
         ["serve", "--name", "www.test=127.0.0.1:http"],
         ["serve", "--name", "www.test=127.0.0.1:70000"],
         ["serve", "--unix", "socket", "--port", "1080"],
@@ -171,15 +262,34 @@ def test_a_port_in_use_is_a_failed_job(capsys):
         ["demo", "--target", "http://example.com/"],
         ["demo", "--proxy", "socks5h://127.0.0.1", "--target", "ftp://example.com/"],
         ["demo", "--proxy", "socks5h://127.0.0.1", "--target", "http://example.com:port/"],
+        ["demo", "--proxy", "socks5h://a..b:1"],
+        ["demo", "--proxy", f"socks5h://{'a' * 64}.test:1"],
+        ["demo", "--proxy", "socks5h://127.0.0.1", "--target", "http://127.0.0.1/p\xe4"],
+        ["demo", "--proxy", "socks5h://127.0.0.1", "--target", "http://127.0.0.1/?p q"],
+        ["demo", "--proxy", "socks5h://127.0.0.1", "--target", "http://127.0.0.1:0/"],
+        ["demo", "--proxy", "socks5h://127.0.0.1", "--target", "http://a b/"],
         ["demo", "--timeout", "0"],
+        ["demo", "--timeout", "-1"],
+        ["demo", "--timeout", "inf"],
+        ["demo", "--timeout", "nan"],
+        ["demo", "--timeout", "1e10"],
+        ["demo", "--timeout", "long"],
     ],
     ids=" ".join,
 )
 def test_bad_usage(arguments, capsys):
+    """One line says what is wrong, below argparse's lines of usage if it is argparse's."""
     assert cli.main(arguments) == 2
-    output = capsys.readouterr()
-    assert "socksy" in output.err
-    assert "Traceback" not in output.err
+    out, err = capsys.readouterr()
+    assert out == ""
+    *usage, reason = err.splitlines()
+    assert reason.startswith("socksy")
+    assert not usage or usage[0].startswith("usage: socksy")
+
+
+def test_a_wrong_timeout_is_told_in_words(capsys):
+    cli.main(["demo", "--timeout", "1e10"])
+    assert "'1e10' is no number of seconds above 0 and up to 1000000" in capsys.readouterr().err
 
 
 def test_a_wrong_user_is_not_repeated(capsys):
@@ -205,9 +315,26 @@ def test_a_users_file_that_is_not_there(tmp_path, capsys):
     assert "cannot read the users" in capsys.readouterr().err
 
 
-def test_users_from_stdin_in_this_process(monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+@pytest.mark.parametrize(
+    ("stdin", "reason"),
+    [
+        (io.TextIOWrapper(io.BytesIO(b"")), "no users"),
+        (io.TextIOWrapper(io.BytesIO(b"alice:\xff\n")), "not UTF-8"),
+        (None, "stdin is closed"),
+    ],
+    ids=["empty", "not UTF-8", "closed"],
+)
+def test_no_users_from_stdin(stdin, reason, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", stdin)
     assert cli.main(["serve", "--users-file", "-"]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_users_are_lines_of_the_file_to_the_last_character(tmp_path):
+    path = tmp_path / "users"
+    path.write_bytes("alice: a b \r\nbob:\u2028:\n".encode())
+    arguments = cli._parser().parse_args(["serve", "--users-file", str(path)])
+    assert cli._users(arguments) == {"alice": " a b ", "bob": "\u2028:"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["demo", "--help"]])
@@ -229,6 +356,8 @@ def test_the_version(capsys):
         ("www.test=::1", ("www.test", "::1")),
         ("www.test=[::1]", ("www.test", "::1")),
         ("www.test=[::1]:80", ("www.test", ("::1", 80))),
+        ("www.test:443=127.0.0.1:80", ("www.test:443", ("127.0.0.1", 80))),
+        ("[2001:db8::1]:443=::1", ("[2001:db8::1]:443", "::1")),
     ],
 )
 def test_names_and_where_they_are(text, expected):

@@ -1,8 +1,11 @@
 """`socksy demo`: what it shows is what passed, and what fails is told plainly."""
 
 import io
+import os
 import re
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -199,6 +202,53 @@ def test_where_the_page_is_hinted_at_when_the_request_is_refused(capsys):
     assert "try --target" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [instead_of("the method choice", b"\x05"), close_before("the reply"), stall_at("the reply")],
+    ids=str,
+)
+def test_but_not_when_something_else_is_the_matter(fault, capsys):
+    with SocksServer(faults=fault) as server:
+        cli.main(["demo", "--timeout", "0.2", "--proxy", server.url()])
+    assert "try --target" not in capsys.readouterr().err
+
+
+def test_nor_when_a_proxy_of_a_chain_is_dead(capsys):
+    with SocksServer() as server:
+        second = f"socks5h://127.0.0.1:{unused_port()}"
+        assert cli.main(["demo", "--proxy", server.url(), "--proxy", second]) == 1
+    assert "try --target" not in capsys.readouterr().err
+
+
+def test_what_a_proxy_sends_is_no_command_to_the_terminal(capsys):
+    answer = b"HTTP/1.1 403 \x1b]0;pwned\x07\x1b[2J\r\nX\x9b\x1b[H: \x1b[2J\r\n\r\n"
+    with SocksServer(faults=instead_of("the reply", answer)) as server:
+        assert through(server, "http") == 1
+    output = "".join(capsys.readouterr())
+    assert r"403 \x1b]0;pwned\x07\x1b[2J" in output
+    assert {char for char in output if not char.isprintable()} == {"\n"}
+
+
+def test_a_narrow_terminal_without_unicode():
+    """It has no ellipsis, nor the letters of a user name."""
+    with SocksServer(users={"jürgen": "secret"}, real_lookups=True) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "socksy", "demo", "--proxy", server.url()],
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "70"},
+            capture_output=True,
+            timeout=10,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"j\xfcrgen" in done.stdout
+
+
+def test_a_page_of_an_international_name(capsys):
+    with demo.web_server() as port:
+        with SocksServer(names={"bücher.test": ("127.0.0.1", port)}) as server:
+            target = "http://bücher.test/"
+            assert cli.main(["demo", "--proxy", server.url(), "--target", target]) == 0
+
+
 # -- the pieces
 
 
@@ -290,7 +340,7 @@ def test_colour_is_for_terminals_where_it_is_wanted(out, no_color, coloured, mon
 
 def test_long_fields_are_cut():
     text = drawn(io.StringIO(), data=bytes(255), name="BND.ADDR", meaning="x" * 255)
-    assert "… 255 bytes in all" in text
+    assert "... 255 bytes in all" in text
     assert max(map(len, text.splitlines())) == 100
 
 

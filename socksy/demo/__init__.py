@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..cli import complain
-from ..errors import InvalidArgumentError, ProxyError
-from ..hosts import pack_ip
+from ..errors import InvalidArgumentError, ProxyError, ProxyReplyError
+from ..hosts import clean_target, pack_ip
 from ..protocol.codes import Command
-from ..protocol.steps import HTTP_ANSWER, REPLY
 from ..proxy import HTTP, SOCKS4, SOCKS4A, SOCKS5H, as_route
 from ..sockets.stream import create_connection
 from ..testing import SocksServer, watch_lookups
@@ -101,11 +100,12 @@ def through(urls: Sequence[str], target: str | None = None, timeout: float = 10.
 
 
 def _split(target: str) -> tuple[str, int, str]:
+    """Host, port and path of a page."""
     try:
         url = urlsplit(target)
-        if url.scheme == "http" and url.hostname:
-            path = url.path or "/"
-            return url.hostname, url.port or 80, f"{path}?{url.query}" if url.query else path
+        path = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
+        if url.scheme == "http" and url.hostname and all("!" <= char <= "~" for char in path):
+            return (*clean_target(url.hostname, 80 if url.port is None else url.port), path)
     except ValueError:
         pass
     raise InvalidArgumentError(f"a target is a page like http://example.com/, not {target!r}")
@@ -146,7 +146,7 @@ class _Visit:
             self.failed = True
             error = self._reword(error, tap, host, port)
             complain(str(error) or type(error).__name__)
-            if expected is not None and getattr(error, "phase", None) in (REPLY, HTTP_ANSWER):
+            if expected is not None and isinstance(error, ProxyReplyError):
                 complain(_MAYBE_NOT_HERE)
             return
         self._screen.fact("the page", page)
