@@ -51,7 +51,7 @@ class Bypass:
 
     def matches(self, host: str, port: int | None = None) -> bool:
         """Whether this (clean) host goes around the proxy, on this port if one is known."""
-        packed = pack_ip(host.partition("%")[0])
+        packed = pack_ip(host)
         name = host.lower().rstrip(".")
         for rule, rule_port in self._rules:
             if rule_port is not None and rule_port != port:
@@ -98,7 +98,7 @@ def _compile(rule: str) -> tuple[Rule, int | None]:
         host = clean_host(text)
     except InvalidTargetError as exc:
         raise InvalidArgumentError(f"bypass rule {rule!r}: {exc}") from None
-    packed = pack_ip(host.partition("%")[0])
+    packed = pack_ip(host)
     if packed is None:
         if slash:
             raise InvalidArgumentError(f"bypass rule {rule!r} is no network")

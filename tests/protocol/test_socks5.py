@@ -175,6 +175,14 @@ def at_once(name, start, message, hears, result, judged=None):
         BOUND,
     ),
     at_once(
+        "the request is refused",
+        lambda: socks5.handshake(CONNECT, "example", 80, pipelined=True),
+        GREETING + REQUEST,
+        [NO_LOGIN_NEEDED, (b"\x05\x05\x00\x01", REPLY)],
+        errors.TargetRefusedError,
+        2,
+    ),
+    at_once(
         "the login is refused",
         alice(require_auth=True, pipelined=True),
         b"\x05\x01\x02" + LOGIN + REQUEST,

@@ -2,6 +2,7 @@
 
 import base64
 import pickle
+import traceback
 
 import pytest
 
@@ -290,6 +291,25 @@ def test_no_error_shows_or_holds_a_credential(urls, answer):
     said = everything_said_by(failure(through(*urls)(), answer))
 
     assert "***:***@a" in said
+    assert [secret for secret in SECRETS if secret in said] == []
+
+
+@pytest.mark.parametrize(
+    ("url", "answer"),
+    [
+        (f"socks5h://{LOGIN}a", b"\x05\xff"),
+        (f"socks5h://{LOGIN}a", b"\x05\x02\x01\x01"),
+        (f"http://{LOGIN}a", b"HTTP/1.1 403 \r\n"),
+        ("socks4a://distinctive-user@a", b"\x00\x5d"),
+    ],
+)
+def test_no_variable_on_the_way_to_an_error_shows_a_credential(url, answer):
+    """Error trackers print those of each frame. (The URL itself is the application's.)"""
+    error = failure(through(url)(), answer)
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    said = str([frame.locals for frame in shown.stack if "/socksy/" in frame.filename])
+
+    assert "<secret bytes>" in said
     assert [secret for secret in SECRETS if secret in said] == []
 
 

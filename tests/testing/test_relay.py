@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from socksy.testing import SocksServer, faults
+from socksy.testing import SocksServer, faults, session
 
 from ..support import read_exactly
 from . import raw
@@ -86,6 +86,22 @@ def test_early_data_behind_the_request_is_not_lost(protocol):
         with peer:
             peer.settimeout(5)
             assert read_exactly(peer, 5) == b"early"
+
+
+def test_a_client_that_takes_no_data_is_given_up():
+    """The answer does not fit in between."""
+    flood = faults.instead_of("the reply", bytes(50_000_000))
+    with SocksServer(timeout=0.1, faults=flood) as server, connected(server) as sock:
+        raw.greet(sock)
+        sock.sendall(b"\5\1\0" + raw.ip(("127.0.0.1", 9)))
+        server.wait_until_idle()
+
+
+def test_a_refused_client_that_does_not_go_is_given_up(monkeypatch):
+    monkeypatch.setattr(session, "_LINGER", 0.05)
+    with SocksServer() as server, connected(server) as sock:
+        raw.ask5(sock, CONNECT, raw.name("unknown.test", 80))
+        server.wait_until_idle()
 
 
 # -- datagrams (RFC 1928, section 7)
@@ -185,6 +201,17 @@ def test_datagrams_of_others_are_dropped(associate, udp_echo):
         other.setblocking(False)
         with pytest.raises(BlockingIOError):
             other.recv(100)
+
+
+def test_datagrams_come_from_where_the_control_connection_does(associate, udp_echo):
+    """What comes first from another address does not settle who the client is."""
+    _, _, ours, relay = associate()
+    target = udp_echo()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.2", 0))
+        other.sendto(b"\0\0\0" + raw.ip(target) + b"intruder", relay)
+    ours.sendto(b"\0\0\0" + raw.ip(target) + b"us", relay)
+    assert ours.recv(100).endswith(b"US")
 
 
 def test_the_port_that_the_client_declared_counts(associate, udp_echo):

@@ -1,14 +1,17 @@
 """SocksServer: each protocol by hand, its record, and its life and end."""
 
+import errno
 import os
 import socket
 import threading
+import time
 
 import pytest
 
 import socksy
 from socksy.protocol.codes import Command
 from socksy.testing import SocksServer
+from socksy.testing import server as server_module
 
 from ..support import eventually, read_exactly, unused_port
 from . import raw
@@ -455,6 +458,30 @@ def test_the_number_of_connections_is_bounded():
         raw.greet(first)
         with connected(server) as second:
             assert second.recv(1) == b""
+
+
+def test_without_descriptors_it_pauses_instead_of_asking_again_and_again(monkeypatch):
+    asked = []
+
+    class Crowded(socket.socket):
+        def accept(self):
+            asked.append(time.monotonic())
+            if len(asked) < 3:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return super().accept()
+
+    def listen(place):
+        listener = Crowded()
+        listener.bind(place)
+        listener.listen()
+        listener.setblocking(False)
+        return listener
+
+    monkeypatch.setattr(server_module, "_listen", listen)
+    with SocksServer() as server, connected(server) as sock:
+        raw.greet(sock)
+    assert asked[1] - asked[0] > 0.09
+    assert asked[2] - asked[1] > 0.09
 
 
 def test_a_port_in_use_is_an_error():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 import socksy
-from socksy.testing import SocksServer, faults
+from socksy.testing import SocksServer, faults, session
 from socksy.testing.session import reply_code
 
 from ..support import eventually, read_exactly
@@ -171,6 +171,21 @@ def test_a_second_address_is_tried(echo_server):
     names = {"www.test": ["::1", echo_server[0]]}
     with SocksServer(names=names) as server, connected(server) as sock:
         assert raw.ask5(sock, 1, raw.name("www.test", echo_server[1])) == 0
+
+
+def test_every_address_is_tried(echo_server):
+    names = {"www.test": ["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.4"]}
+    with SocksServer(names=names) as server, connected(server) as sock:
+        assert raw.ask5(sock, 1, raw.name("www.test", echo_server[1])) == 0
+
+
+def test_the_end_of_file_comes_right_behind_a_refusal(monkeypatch):
+    """The server reads on for a while, so that its reply is not lost."""
+    monkeypatch.setattr(session, "_LINGER", 60.0)
+    with SocksServer() as server, connected(server) as sock:
+        assert raw.ask5(sock, 1, raw.name("unknown.test", 80)) == 4
+        assert raw.everything(sock) == b""
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
