@@ -55,7 +55,14 @@ def test_an_ipv4_mapped_address_is_ipv4():
     assert Names(None).endpoints("::ffff:192.0.2.1", 80) == [(AF_INET, ("192.0.2.1", 80))]
 
 
-def test_other_names_are_unknown(no_local_lookup):
+@pytest.fixture
+def no_resolver(monkeypatch):
+    """The system's is not even there."""
+    monkeypatch.delattr(socket, "getaddrinfo")
+    monkeypatch.delattr(socket, "gethostbyaddr")
+
+
+def test_other_names_are_unknown(no_resolver):
     with pytest.raises(socket.gaierror):
         Names({"www.test": "192.0.2.1"}).endpoints("other.test", 80)
 
@@ -70,15 +77,14 @@ def test_other_names_are_looked_up_if_told_so(monkeypatch):
     assert names.endpoints("www.test", 80) == [(AF_INET, ("192.0.2.1", 80))]
 
 
-def test_onion_names_are_not(no_local_lookup):
+def test_onion_names_are_not(no_resolver):
     with pytest.raises(socket.gaierror):
         Names(None, real_lookups=True).endpoints("abc.onion", 80)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1\0.evil", "::1%\0", "\0", "bücher.test", "::1%ö"])
-def test_what_is_no_name_is_nowhere(host, monkeypatch):
+def test_what_is_no_name_is_nowhere(host, no_resolver):
     """C functions stop reading at a NUL; what is not ASCII, clients have to send as A-labels."""
-    monkeypatch.delattr(socket, "getaddrinfo")
     with pytest.raises(socket.gaierror):
         Names(None, real_lookups=True).endpoints(host, 80)
 
@@ -103,8 +109,7 @@ def test_the_real_name_of_an_address(monkeypatch):
 
 
 @pytest.mark.parametrize("address", ["", "www.test", "\0", "a" * 64, "192.0.2.1\0", "::1%lo"])
-def test_only_an_address_has_a_name(address, monkeypatch):
-    monkeypatch.delattr(socket, "gethostbyaddr")
+def test_only_an_address_has_a_name(address, no_resolver):
     with pytest.raises(socket.gaierror):
         Names(None, real_lookups=True).name_of(address)
 

@@ -193,7 +193,8 @@ def test_a_refused_connection_is_reply_5():
         assert raw.everything(sock) == b""
 
 
-def test_other_names_are_not_looked_up(no_local_lookup):
+def test_other_names_are_not_looked_up(monkeypatch):
+    monkeypatch.delattr(socket, "getaddrinfo")
     with SocksServer() as server, connected(server) as sock:
         assert raw.ask5(sock, CONNECT, raw.name("www.test", 80)) == 4
 
@@ -203,7 +204,8 @@ def test_real_lookups_are_an_option(echo_server):
         assert raw.ask5(sock, CONNECT, raw.name("localhost", echo_server[1])) == 0
 
 
-def test_onion_names_are_never_looked_up(no_local_lookup):
+def test_onion_names_are_never_looked_up(monkeypatch):
+    monkeypatch.delattr(socket, "getaddrinfo")
     with SocksServer(real_lookups=True) as server, connected(server) as sock:
         assert raw.ask5(sock, CONNECT, raw.name("abc.onion", 80)) == 4
 
