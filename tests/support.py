@@ -182,6 +182,8 @@ def eventually(condition, timeout=5.0):
 def run_example(code, proxy, trusted, folder):
     """Run an example of the documentation; it must end well, in silence but for what it announces.
 
+    One that defines tests is run by pytest.
+
     Args:
         proxy: (host, port) of the proxy that 127.0.0.1:1080 stands for.
         trusted: the file of the authority that the example trusts.
@@ -189,14 +191,18 @@ def run_example(code, proxy, trusted, folder):
     """
     code = code.replace("127.0.0.1:1080", "{}:{}".format(*proxy))
     code = code.replace('"127.0.0.1", 1080', '"{}", {}'.format(*proxy))
+    command = ["-c", code]
+    if re.search(r"^def test_", code, re.M):
+        (folder / "test_example.py").write_text(code)
+        command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", *command],
         env={**os.environ, "SSL_CERT_FILE": str(trusted), "REQUESTS_CA_BUNDLE": str(trusted)},
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=30,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     for announced in re.findall(r"# prints (.+)$", code, re.M):
         assert announced in done.stdout

@@ -5,12 +5,16 @@ an embedded proxy that knows example.com, with a web server at port 80, another 
 a UDP echo at 7; port 81 is closed. What a comment ``# prints ...`` announces must be in its output.
 """
 
+import inspect
 import re
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+
+from socksy import testing
+from socksy.testing import plugin
 
 from .support import echoing, run_example, serve_web, serving
 
@@ -76,6 +80,30 @@ def test_there_are_examples():
     """The pattern still finds them, and enough of them promise what they print."""
     assert len(EXAMPLES) >= 8
     assert sum("# prints" in example.values[0] for example in EXAMPLES) >= 6
+
+
+def test_the_page_on_testing_has_all_there_is():
+    """Every name, every fault, every fixture."""
+    text = (ROOT / "docs" / "testing.md").read_text("utf-8")
+    made = [
+        name
+        for name, value in vars(testing.faults).items()
+        if inspect.isfunction(value) and value.__module__ == testing.faults.__name__
+    ]
+    fixtures = re.findall(r"^def (\w+)", inspect.getsource(plugin), re.M)
+    wanted = [*testing.__all__, *made, *fixtures]
+
+    assert len(wanted) > 25
+    assert [
+        name for name in wanted if f"`{name}" not in text and name[0] != "_" and name != "together"
+    ] == []
+
+
+def test_every_page_is_linked_from_the_readme():
+    text = (ROOT / "README.md").read_text("utf-8")
+    pages = [page.name for page in (ROOT / "docs").glob("*.md")]
+
+    assert [name for name in pages if f"(docs/{name})" not in text] == []
 
 
 def test_the_two_commands_exist():
