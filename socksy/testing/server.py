@@ -229,7 +229,10 @@ class SocksServer:
 
     @property
     def errors(self) -> list[ProxyError]:
-        """Why clients were turned away before they had asked: a wrong login, another protocol."""
+        """Why clients were turned away before they had asked: a wrong login, another protocol.
+
+        One is here before its client knows, unless the client has gone.
+        """
         with self._changed:
             return list(self._errors)
 

@@ -142,29 +142,43 @@ class Session:
         self._client.setblocking(False)
         relay.no_delay(self._client)
         self._play(CONNECT, b"")
-        try:
-            request = self._drive(accept(self._settings.check))
-        except ProxyError as error:
-            self._settings.refuse(error)
-            raise _Done from None
+        request = self._drive(accept(self._settings.check))
         self._moment = replace(self._moment, request=request)
         self._answer(request)
 
     # -- saying and hearing
 
     def _drive(self, handshake: Handshake[T]) -> T:
+        """Run the server's side, whose steps say something or hear something.
+
+        What is said waits until it is known what follows: an error is on record before its client
+        can know of it.
+        """
+        last: Step | None = None
         try:
             step = next(handshake)
             while True:
-                if step.send:
-                    self._play(step.awaiting, step.send)
-                    self._one_recv = None
-                step = handshake.send(self._receive(step) if step.need else b"")
+                if step.need:
+                    step = handshake.send(self._receive(step))
+                    continue
+                last = step
+                step = handshake.send(b"")
+                self._say(last)
+                last = None
         except StopIteration as stop:
             result: T = stop.value
             return result
+        except ProxyError as error:
+            self._settings.refuse(error)
+            if last is not None:
+                self._say(last)
+            raise _Done from None
         finally:
             handshake.close()
+
+    def _say(self, step: Step) -> None:
+        self._play(step.awaiting, step.send)
+        self._one_recv = None
 
     def _receive(self, step: Step) -> bytes:
         if self._fault.one_recv_per_message:

@@ -10,7 +10,7 @@ import pytest
 
 import socksy
 from socksy.protocol.codes import Command
-from socksy.testing import SocksServer
+from socksy.testing import SocksServer, faults
 from socksy.testing import server as server_module
 
 from ..support import eventually, read_exactly, unused_port
@@ -298,6 +298,29 @@ def test_an_error_on_record_keeps_no_frames(login):
         sock.sendall(login)
         raw.everything(sock)
         assert [error.__traceback__ for error in chain_of(server.errors[0])] == [None]
+
+
+@pytest.mark.parametrize(
+    ("said", "phase"),
+    [
+        (b"\5\1\0", "the method choice"),
+        (b"\5\1\2" + b"\1\5alice\5wrong", "the login answer"),
+        (b"GET / HTTP/1.1\r\n\r\n", "the reply"),
+    ],
+)
+def test_an_error_is_on_record_before_its_client_knows(said, phase):
+    on_record = []
+
+    def look(moment, script):
+        if moment.phase == phase:
+            on_record.append(len(server.errors))
+        return script
+
+    with SocksServer(users={"alice": "secret"}, faults=faults.Fault("look", look)) as server:
+        with connected(server) as sock:
+            sock.sendall(said)
+            assert raw.everything(sock)
+    assert on_record == [1]
 
 
 def test_a_server_that_runs_for_long_keeps_the_newest_only():
