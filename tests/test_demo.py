@@ -338,6 +338,13 @@ def test_colour_is_for_terminals_where_it_is_wanted(out, no_color, coloured, mon
     assert ("\x1b[" in text) is coloured
 
 
+@pytest.mark.parametrize("columns", [1, 40, 64])
+def test_a_terminal_too_narrow_for_meanings_has_none(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    text = drawn(io.StringIO(), data=b"\0", name="REP", meaning="granted, and more than that")
+    assert "gr" not in text.splitlines()[1]
+
+
 def test_long_fields_are_cut():
     text = drawn(io.StringIO(), data=bytes(255), name="BND.ADDR", meaning="x" * 255)
     assert "... 255 bytes in all" in text

@@ -77,7 +77,7 @@ class Screen:
         left = self._width - sum(_WIDTHS) - len(_GAP) * 5
         meaning = printable(meaning)
         if len(meaning) > left:
-            meaning = meaning[: left - 3] + "..."
+            meaning = meaning[: max(0, left - 3)] + "..."
         self._write((_GAP + _GAP.join((*cells, meaning))).rstrip())
 
     def _write(self, line: str) -> None:
