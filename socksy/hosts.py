@@ -14,7 +14,7 @@ from operator import index
 # Not I/O: how the operating system writes addresses. `ipaddress` takes milliseconds to import.
 from socket import AF_INET6, inet_ntop, inet_pton
 
-from .errors import InvalidPortError, InvalidTargetError
+from .errors import InvalidPortError, InvalidTargetError, ProxyUnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,3 +158,25 @@ def parse_port(text: str) -> int | None:
 def is_onion(host: str) -> bool:
     """Whether only Tor knows this name (RFC 7686): such a name is never looked up locally."""
     return host.lower().rstrip(".").rpartition(".")[2] == "onion"
+
+
+def refuse_onion(host: object) -> None:
+    """Ask this of every host that would be looked up here, in whatever form `connect` takes it.
+
+    Raises:
+        ProxyUnsupportedError: a .onion name, which only Tor can resolve (RFC 7686).
+    """
+    if isinstance(host, (bytes, bytearray)):
+        host = host.decode("utf-8", "replace")
+    if not isinstance(host, str):
+        return
+    if not host.isascii():
+        try:
+            host = host.encode("idna").decode()  # as `connect` does: ideographic dots are dots
+        except UnicodeError:  # which it raises then
+            return
+    if is_onion(host):
+        raise ProxyUnsupportedError(
+            message=".onion names are never looked up locally",
+            hint="Let the proxy resolve them: socks5h:// or socks4a://",
+        )

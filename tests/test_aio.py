@@ -367,6 +367,21 @@ def test_a_direct_connection_tries_each_address(echo_server, monkeypatch):
     assert asyncio.run(main()) == echo_server
 
 
+@pytest.mark.parametrize("proxy", [None, lambda host, port: None])
+def test_an_onion_name_is_not_looked_up_for_a_direct_connection(no_local_lookup, proxy):
+    for early in (b"", b"x"):
+        with pytest.raises(socksy.ProxyUnsupportedError, match="onion"):
+            asyncio.run(aio.connect("abc.onion", 80, proxy=proxy, early_data=early))
+        with pytest.raises(socksy.ProxyUnsupportedError, match="onion"):
+            asyncio.run(aio.open_connection("abc.onion", 80, proxy=proxy, early_data=early))
+    with pytest.raises(socksy.ProxyUnsupportedError, match="onion"):
+        asyncio.run(
+            aio.create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=("abc.onion", 53), proxy=proxy
+            )
+        )
+
+
 def test_a_direct_connection_that_is_refused():
     assert type(failure(aio.connect("127.0.0.1", unused_port(), proxy=None))) is (
         ConnectionRefusedError

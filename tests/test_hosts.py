@@ -7,8 +7,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from socksy.errors import InvalidTargetError
-from socksy.hosts import clean_host, is_onion, pack_ip, parse_port, to_ascii, unpack_ip
+from socksy.errors import InvalidTargetError, ProxyUnsupportedError
+from socksy.hosts import (
+    clean_host,
+    is_onion,
+    pack_ip,
+    parse_port,
+    refuse_onion,
+    to_ascii,
+    unpack_ip,
+)
 
 
 @pytest.mark.trap(19)
@@ -299,3 +307,17 @@ def test_a_port_is_up_to_five_digits(text, port):
 )
 def test_only_tor_knows_onions(host, onion):
     assert is_onion(host) == onion
+
+
+@pytest.mark.parametrize(
+    "host", ["abc.onion", b"ABC.onion.", bytearray(b"a.onion"), "abc。onion", "abc.ｏｎｉｏｎ"]
+)
+def test_a_lookup_of_an_onion_is_refused_in_every_form_of_a_host(host):
+    with pytest.raises(ProxyUnsupportedError):
+        refuse_onion(host)
+
+
+@pytest.mark.parametrize("host", ["a.test", b"\xff", "bücher.test", "é" * 70 + ".onion", None, 7])
+def test_any_other_lookup_is_not(host):
+    """Nor of what can be no host: whoever would look it up says so."""
+    refuse_onion(host)

@@ -6,9 +6,10 @@ import socket
 import sys
 
 from ..errors import ProxyError, ProxyUnsupportedError
-from ..hosts import clean_host, is_onion, pack_ip
+from ..hosts import clean_host, pack_ip
 from ..names import is_unpatched, named, placeholder
 from ..protocol.datagram import pack_header
+from ..proxy import choose
 from ..sockets.dial import family_of
 from ..sockets.remote import in_family
 from ..sockets.stream import UNSET, SocksSocket, _type_of
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 #: what `socket.socket` was when socksy was imported
 PLAIN: type[socket.socket] = SocksSocket.__mro__[1]
 _INET = (socket.AF_INET, socket.AF_INET6)
+_PROXIED = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+# hosts that need no lookup, although they are no addresses
+_WILDCARDS = ("", "<broadcast>")
 _MOST_ASKED = 1024  # as many as datagram headers are remembered
 
 
@@ -145,9 +149,23 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
 
     def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
         way = super()._chain_for(address)
-        if way is None and isinstance(address, tuple) and address and is_onion(_text(address[0])):
-            raise ProxyUnsupportedError(message=".onion names are never looked up locally")
+        if way is None and _type_of(self) not in _PROXIED:
+            self._refuse_the_proxys_name(address)
         return way
+
+    def _refuse_the_proxys_name(self, address: Any) -> None:
+        """Raw sockets and the like stay plain, but a plain socket would look a name up."""
+        route = self._route_now()
+        if route is None or family_of(self) not in _INET or not isinstance(address, tuple):
+            return
+        host = _text(address[0]) if len(address) > 1 else ""
+        if host in _WILDCARDS or pack_ip(host.partition("%")[0]) is not None:
+            return
+        port = address[1] if isinstance(address[1], int) else 0
+        if choose(route, clean_host(host), port) is not None:
+            raise ProxyUnsupportedError(
+                message="only streams and datagrams go through the proxy, which looks this name up"
+            )
 
     def _connect_through(
         self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""

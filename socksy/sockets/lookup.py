@@ -9,8 +9,8 @@ import socket
 from _thread import allocate_lock
 from time import monotonic
 
-from ..errors import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyUnsupportedError
-from ..hosts import is_onion
+from ..errors import ProxyConnectionError, ProxyError, ProxyTimeoutError
+from ..hosts import refuse_onion
 from ..names import unpatched
 from ..proxy import Proxy
 
@@ -47,11 +47,7 @@ def lookup(
         ProxyTimeoutError: the deadline passed first.
         ProxyUnsupportedError: a .onion name, which only Tor can resolve (RFC 7686).
     """
-    if is_onion(host):
-        raise ProxyUnsupportedError(
-            message=".onion names are never looked up locally",
-            hint="Let the proxy resolve them: socks5h:// or socks4a://",
-        )
+    refuse_onion(host)
     # as bytes: for a str the resolver would load Python's IDNA codec
     arguments = host.encode("ascii"), port, family, socket.SOCK_STREAM
     if deadline is None:

@@ -13,7 +13,7 @@ import sys
 from operator import index
 
 from ..errors import InvalidArgumentError, InvalidPortError, ProxyError, ProxyUnsupportedError
-from ..hosts import clean_host, clean_target
+from ..hosts import clean_host, clean_target, refuse_onion
 from ..proxy import HTTP, Proxy, as_route, choose
 from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, run
 
@@ -160,12 +160,19 @@ class SocksSocket(socket.socket):
         self._route = as_route(proxy)
 
     def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
-        """The proxies for a target, its clean host, its port; None for a direct connection."""
+        """The proxies for a target, its clean host, its port; None for a direct connection.
+
+        Raises:
+            ProxyUnsupportedError: a .onion name, where the direct connection would look it up.
+        """
         route = self._route
         if isinstance(route, _Unset):
             route = _default_proxy()
-        kind = _type_of(self)
-        if route is None or family_of(self) not in _INET or kind not in (_STREAM, _DATAGRAM):
+        if family_of(self) not in _INET:
+            return None
+        if route is None or _type_of(self) not in (_STREAM, _DATAGRAM):
+            if isinstance(address, tuple) and address:
+                refuse_onion(address[0])
             return None
         if address.__class__ is tuple and len(address) == 2:
             host, port = address
@@ -174,6 +181,7 @@ class SocksSocket(socket.socket):
         if not isinstance(route, tuple):
             route = choose(route, clean_host(host), index(port))
             if route is None:
+                refuse_onion(host)
                 return None
         host, port = clean_target(host, port)
         return route, host, port
@@ -279,9 +287,13 @@ class SocksSocket(socket.socket):
 
     def bind(self, address: Any) -> None:
         """Bind locally; a connection to the proxy is made from there."""
+        if family_of(self) not in _INET:
+            super().bind(address)
+            return
+        if isinstance(address, tuple) and address:
+            refuse_onion(address[0])
         super().bind(address)
-        if family_of(self) in _INET:
-            self._local = super().getsockname()
+        self._local = super().getsockname()
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
         """As on a plain socket; set again should the descriptor have to be another one.
@@ -306,14 +318,16 @@ class SocksSocket(socket.socket):
             self._options = {}
         return self._options
 
-    # -- data that carries an address must not slip past the proxy
+    # -- data that carries an address: it must not slip past the proxy, nor the name be looked up
 
     def sendto(self, data: Buffer, *arguments: Any) -> int:
-        """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
-        if arguments and self._goes_around(arguments[-1], arguments[0]):
-            return self.send(data, arguments[0] & ~_FASTOPEN)
-        if self._tunnel is not None and self._tunnel.over_unix and arguments:
-            return self.send(data, *arguments[:-1])  # TCP ignores the address, Unix sockets do not
+        """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first.
+
+        Otherwise TCP ignores the address, and nothing is made of it here either.
+        """
+        if 0 < len(arguments) < 3 and self._is_proxied_to(arguments[-1], arguments[0]):
+            flags = arguments[0] if len(arguments) == 2 else 0
+            return self.send(data, flags & ~_FASTOPEN)
         return super().sendto(data, *arguments)
 
     def sendmsg(
@@ -324,20 +338,20 @@ class SocksSocket(socket.socket):
         address: Any = None,
         /,
     ) -> int:
-        """As on a plain socket; with MSG_FASTOPEN it connects through the proxy first."""
-        if address is not None and self._goes_around(address, flags):
-            return super().sendmsg(buffers, ancdata, flags & ~_FASTOPEN)
-        if self._tunnel is not None and self._tunnel.over_unix:
-            address = None  # as in sendto
+        """As on a plain socket; for the address see `sendto`."""
+        if address is not None and self._is_proxied_to(address, flags):
+            address, flags = None, flags & ~_FASTOPEN
         return super().sendmsg(buffers, ancdata, flags, address)
 
-    def _goes_around(self, address: Any, flags: Any) -> bool:
-        """Whether these data wanted a connection of their own; now there is a proxied one."""
-        if not (isinstance(flags, int) and flags & _FASTOPEN):
+    def _is_proxied_to(self, address: Any, flags: Any) -> bool:
+        """Whether the way there is a proxy; with MSG_FASTOPEN it has now been gone."""
+        if self._tunnel is not None:
+            _split_address(address)  # a plain socket complains as well
+            return True
+        if self._chain_for(address) is None:
             return False
-        if self._tunnel is not None or self._chain_for(address) is None:
-            return False
-        self.connect(address)
+        if isinstance(flags, int) and flags & _FASTOPEN:
+            self.connect(address)
         return True
 
     # -- who is there
@@ -625,9 +639,16 @@ def _port_of(service: str) -> int:
 
 
 def chain_for(proxy: ProxyLike | _Unset, host: Host, port: int) -> Chain | None:
-    """The proxies that a ``proxy=`` means for a target; None for a direct connection."""
+    """The proxies that a ``proxy=`` means for a target; None for a direct connection.
+
+    Raises:
+        ProxyUnsupportedError: a .onion name, where the direct connection would look it up.
+    """
     route = _default_proxy() if isinstance(proxy, _Unset) else as_route(proxy)
-    return choose(route, clean_host(host), port) if callable(route) else route
+    chain = choose(route, clean_host(host), port) if callable(route) else route
+    if chain is None:
+        refuse_onion(host)
+    return chain
 
 
 def socket_for(

@@ -409,6 +409,49 @@ def test_a_placeholder_of_nobody_is_refused(patched, proxy):
     assert hosts(proxy) == []
 
 
+@pytest.mark.trap(26)
+@pytest.mark.parametrize("guard", [True, False])
+def test_an_address_with_data_on_a_stream_is_ignored(proxy, no_local_lookup, guard):
+    """As by TCP: neither a name nor its placeholder is looked up."""
+    with socksy.wrap_module(proxy=proxy.url(), guard=guard):
+        with by_class() as sock, socket.socket() as unconnected:
+            assert read_exactly(sock, len(BANNER)) == BANNER
+            for address in (sock.getpeername(), ("other.test", 7), ("abc.onion", 7)):
+                assert sock.sendto(b"pi", address) == 2
+                assert sock.sendmsg([b"ng"], [], 0, address) == 2
+                assert read_exactly(sock, 4) == b"ping"
+                with pytest.raises(BrokenPipeError):
+                    unconnected.sendto(b"x", address)
+                with pytest.raises(BrokenPipeError):
+                    unconnected.sendmsg([b"x"], [], 0, address)
+    assert hosts(proxy) == ["secret.test"]
+
+
+def test_a_raw_socket_is_plain_but_asks_nobody_for_a_name(patched, proxy):
+    """It cannot go through the proxy."""
+    try:
+        raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    except PermissionError:
+        pytest.skip("raw sockets are for root")
+    with raw:
+        for host in ("secret.test", b"secret.test", socket.gethostbyname("secret.test"), "a.onion"):
+            for call in (
+                lambda address: raw.connect(address),
+                lambda address: raw.sendto(b"x", address),
+                lambda address: raw.sendmsg([b"x"], [], 0, address),
+            ):
+                with pytest.raises(socksy.ProxyUnsupportedError):
+                    call((host, 0))
+            assert raw.connect_ex((host, 0)) == errno.EOPNOTSUPP
+        for host in ("localhost", "127.0.0.1"):
+            raw.connect((host, 1))
+            assert raw.getpeername() == ("127.0.0.1", 1)
+        for nothing in ("x", (), ("127.0.0.1",), ("127.0.0.1", "x")):
+            with pytest.raises(TypeError):
+                raw.connect(nothing)
+    assert hosts(proxy) == []
+
+
 def test_binding_to_a_name_looks_nothing_up(patched):
     with socket.socket() as sock:
         with pytest.raises(OSError, match=r"assign requested address"):

@@ -865,14 +865,97 @@ def test_fast_open_does_not_slip_past_the_proxy(server, echo_server):
     assert len(server.requests) == 2
 
 
-def test_an_address_with_data_on_a_connected_stream_is_ignored_as_ever(server, echo_server):
-    """sendto on a connected stream sends on the connection."""
+@pytest.mark.parametrize("host", ["192.0.2.1", NAME, "abc.onion"])
+def test_an_address_with_data_on_a_connected_stream_is_ignored(
+    server, echo_server, no_local_lookup, host
+):
+    """As by TCP; so a name is not looked up."""
     with SocksSocket(proxy=server.url("socks5h")) as sock:
         sock.connect(echo_server)
-        sock.sendto(b"pi", ("192.0.2.1", 9))
-        sock.sendmsg([b"ng"])
+        assert sock.sendto(b"p", (host, 9)) == 1
+        assert sock.sendto(b"i", 0, (host, 9)) == 1
+        assert sock.sendmsg([b"n"], [], 0, (host, 9)) == 1
+        assert sock.sendmsg([b"g"]) == 1
 
         assert receive(sock, len(BANNER) + 4) == BANNER + b"ping"
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", NAME, "abc.onion"])
+@pytest.mark.trap(26)
+def test_an_address_with_data_does_not_connect_a_stream(server, no_local_lookup, host):
+    """A plain TCP socket says EPIPE, or on other systems ENOTCONN."""
+    for send in (
+        lambda sock, address: sock.sendto(b"x", address),
+        lambda sock, address: sock.sendto(b"x", 0, address),
+        lambda sock, address: sock.sendmsg([b"x"], [], 0, address),
+    ):
+        with socket.socket() as plain, SocksSocket(proxy=server.url("socks5h")) as sock:
+            with pytest.raises(OSError) as expected:
+                send(plain, ("192.0.2.1", 9))
+            with pytest.raises(OSError) as caught:
+                send(sock, (host, 9))
+        assert (type(caught.value), caught.value.errno) == (
+            type(expected.value),
+            expected.value.errno,
+        )
+
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("connected", [True, False])
+@pytest.mark.parametrize(
+    "arguments", [("x",), (0, "x"), (None,), ("x", ("h", 9)), (("h",),), (0, ("h", 9), 0)]
+)
+def test_wrong_arguments_of_sendto_on_a_stream_are_refused(
+    server, echo_server, connected, arguments
+):
+    with SocksSocket(proxy=server.url("socks5h")) as sock, socket.socket() as plain:
+        if connected:
+            sock.connect(echo_server)
+        for each in (sock, plain):
+            with pytest.raises(TypeError):
+                each.sendto(b"x", *arguments)
+
+
+ONIONS = ["abc.onion", "ABC.ONION.", b"abc.onion", bytearray(b"abc.onion"), "abc\u3002ｏｎｉｏｎ"]
+
+
+@pytest.mark.parametrize("host", ONIONS)
+@pytest.mark.parametrize("proxy", [None, lambda host, port: None, socksy.sockets.stream.UNSET])
+def test_an_onion_name_is_not_looked_up_without_a_proxy_either(no_local_lookup, proxy, host):
+    """RFC 7686: by no method that would do it, whatever says that there is no proxy."""
+    calls = {
+        "connect": lambda sock: sock.connect((host, 80)),
+        "with early data": lambda sock: sock.connect((host, 80), early_data=b"x"),
+        "sendto": lambda sock: sock.sendto(b"x", (host, 80)),
+        "sendmsg": lambda sock: sock.sendmsg([b"x"], [], 0, (host, 80)),
+        "bind": lambda sock: sock.bind((host, 0)),
+        "connect_ex": lambda sock: refuse(sock.connect_ex((host, 80))),
+    }
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for name, call in calls.items():
+            if kind == socket.SOCK_STREAM or name != "with early data":
+                with SocksSocket(type=kind, proxy=proxy) as sock:
+                    with pytest.raises(socksy.ProxyUnsupportedError, match="onion"):
+                        call(sock)
+    with SocksSocket(socket.AF_INET6, proxy=proxy) as sock:
+        with pytest.raises(socksy.ProxyUnsupportedError, match="onion"):
+            sock.connect((host, 80, 0, 0))
+    with pytest.raises(socksy.ProxyUnsupportedError, match="onion"):
+        socksy.create_connection((host, 80), proxy=proxy)
+
+
+def refuse(number):
+    """`connect_ex` returns what `connect` raises."""
+    assert number == errno.EOPNOTSUPP
+    raise socksy.ProxyUnsupportedError(message="onion")
+
+
+def test_a_unix_socket_may_be_called_as_it_likes(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with serving(echo, path="abc.onion"), SocksSocket(socket.AF_UNIX, proxy=None) as sock:
+        sock.connect("abc.onion")
+        check_echo(sock)
 
 
 def test_a_listening_socket_serves_as_ever(server):
