@@ -1,8 +1,9 @@
 """The default proxy: one for the process, and another for a block, a thread or a task.
 
 `using()` sets a `ContextVar`, so two threads or two asyncio tasks can differ; below it lies the
-value of the whole process. A socket takes the default when it is made, or, if there was none then,
-when it connects: whichever order a program has, a default that was set is never forgotten.
+value of the whole process, and below that, in a patched process, the way of the patch. A socket
+takes the default when it is made, or, if there was none then, when it connects: whichever order a
+program has, a default that was set is never forgotten.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # needs no token of the context that entered it.
 _here: ContextVar[Here | None] = ContextVar("socksy.default_proxy", default=None)
 _process: Route = None
+_patch: Route = None
 
 
 def set_default_proxy(proxy: ProxyLike) -> None:
@@ -42,11 +44,28 @@ def set_default_proxy(proxy: ProxyLike) -> None:
 def get_default_proxy() -> Route:
     """The default proxy here: that of the innermost `using()`, else that of the process.
 
+    Where there is neither, and `wrap_module()` has patched the whole process, it is a callable that
+    says what the patch does.
+
     Returns:
         A tuple of `Proxy` (a chain; mostly of one), a callable, or None for a direct connection.
     """
     here = _here.get()
+    if here is not None:
+        return here[1]
+    return _patch if _process is None else _process
+
+
+def get_own_default() -> Route:
+    """The default proxy, whatever is patched: for the patches themselves."""
+    here = _here.get()
     return _process if here is None else here[1]
+
+
+def set_patched_default(route: Route) -> None:
+    """What a patch of the whole process does with targets; None: there is no patch."""
+    global _patch
+    _patch = route
 
 
 def is_direct_here() -> bool:

@@ -6,7 +6,13 @@ import threading
 
 import pytest
 
-from socksy.defaults import get_default_proxy, set_default_proxy, using
+from socksy.defaults import (
+    get_default_proxy,
+    get_own_default,
+    set_default_proxy,
+    set_patched_default,
+    using,
+)
 from socksy.errors import InvalidProxyError
 from socksy.proxy import Proxy
 
@@ -69,6 +75,22 @@ def test_what_is_no_proxy_is_refused_and_changes_nothing(setting):
         setting(8080)
 
     assert get_default_proxy() == (NEAR,)
+
+
+def test_below_lies_the_way_of_a_patch():
+    """Which does not hear of itself."""
+    set_patched_default(choose)
+    try:
+        assert get_default_proxy() is choose
+        assert get_own_default() is None
+        with using(None):
+            assert get_default_proxy() is None
+        set_default_proxy(NEAR)
+        assert get_default_proxy() == get_own_default() == (NEAR,)
+        with using(FAR):
+            assert get_default_proxy() == get_own_default() == (FAR,)
+    finally:
+        set_patched_default(None)
 
 
 def test_blocks_nest():

@@ -28,7 +28,7 @@ from threading import RLock
 from types import FunctionType, ModuleType
 
 from ..bypass import LOOPBACK, Bypass
-from ..defaults import get_default_proxy, is_direct_here
+from ..defaults import get_own_default, is_direct_here, set_patched_default
 from ..errors import InvalidArgumentError, InvalidProxyError, ProxyError, ProxyUnsupportedError
 from ..names import DIRECT, HERE, REMOTE, Resolver, unpatched
 from ..proxy import SOCKS4, SOCKS5, as_route, choose
@@ -75,7 +75,7 @@ class Patch:
         guarded: bool,
     ) -> None:
         self._proxy = as_route(proxy)
-        if self._proxy is None and get_default_proxy() is None:
+        if self._proxy is None and get_own_default() is None:
             raise InvalidProxyError(
                 "there is no proxy to use: give one, or set a default proxy before"
             )
@@ -102,7 +102,7 @@ class Patch:
             return None
         route = self._proxy
         if route is None:
-            route = get_default_proxy()
+            route = get_own_default()
             if route is None and not is_direct_here():
                 raise ProxyUnsupportedError(
                     message="there is no proxy to use",
@@ -144,9 +144,7 @@ class Patch:
 
         A class or a function of ours may have been kept by somebody.
         """
-        if self._is_active:
-            return self
-        return next((patch for patch in reversed(_active) if patch._is_global), None)
+        return self if self._is_active else _patch_of_the_process()
 
     @property
     def _is_global(self) -> bool:
@@ -167,6 +165,7 @@ class Patch:
             except BaseException:
                 self.undo()
                 raise
+            _tell_the_defaults()
         return self
 
     def undo(self) -> None:
@@ -187,6 +186,7 @@ class Patch:
                 self._is_active = False
                 _active.remove(self)
                 switch_off(self)
+            _tell_the_defaults()
 
     def __enter__(self) -> Self:
         return self
@@ -236,6 +236,17 @@ class Patch:
                 if meaning in _RESOLVERS and meaning != "getaddrinfo":
                     self._replace(socket, owner, name, ours[meaning])
         divert(self._class)
+
+
+def _patch_of_the_process() -> Patch | None:
+    """The one in force: the latest."""
+    return next((patch for patch in reversed(_active) if patch._is_global), None)
+
+
+def _tell_the_defaults() -> None:
+    """Sockets of ours that name no proxy go the way of the patch too, as all the others do."""
+    patch = _patch_of_the_process()
+    set_patched_default(None if patch is None else patch.route)
 
 
 def _stand_in_for_socket(patch: Patch) -> ModuleType:

@@ -23,6 +23,7 @@ import pytest
 import trustme
 
 import socksy
+from socksy import aio
 from socksy.names import placeholder
 from socksy.testing import watch_lookups
 
@@ -637,6 +638,73 @@ def test_a_callable_proxy(proxy):
             assert hosts(proxy) == []
             socket.create_connection(("secret.test", 7)).close()
     assert hosts(proxy) == ["secret.test"]
+
+
+UNNAMED = {
+    "SocksSocket": lambda address: connected(socksy.SocksSocket(), address),
+    "create_connection": socksy.create_connection,
+    "asyncio": lambda address: asyncio.run(aio.connect(*address)),
+}
+
+
+def connected(sock, address):
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@pytest.mark.parametrize("way", UNNAMED)
+@pytest.mark.parametrize("guard", [True, False])
+def test_our_own_sockets_that_name_no_proxy_go_the_way_of_the_patch(
+    proxy, no_local_lookup, way, guard
+):
+    """By its rules; where a proxy is named, or a default one is there, that one counts."""
+    with serving(echo) as address:
+        with socksy.wrap_module(proxy=proxy.url(), guard=guard):
+            UNNAMED[way](("secret.test", 7)).close()
+            assert hosts(proxy) == ["secret.test"]
+            UNNAMED[way](address).close()
+            with socksy.using("socks5h://127.0.0.1:1"), pytest.raises(socksy.ProxyConnectionError):
+                UNNAMED[way](("secret.test", 7))
+            assert hosts(proxy) == ["secret.test"]
+        UNNAMED[way](address).close()
+    assert hosts(proxy) == ["secret.test"]
+    assert socksy.get_default_proxy() is None
+
+
+@pytest.mark.parametrize("way", UNNAMED)
+def test_our_own_sockets_have_no_proxy_where_the_patch_has_none(socks_server, way):
+    with socksy.using(socks_server.url()):
+        patch = socksy.wrap_module()
+        with pytest.raises(socksy.InvalidProxyError):  # that is no proxy to build upon
+            with socksy.using(None):
+                socksy.wrap_module()
+    with patch:
+        with pytest.raises(socksy.InvalidProxyError):
+            socksy.wrap_module()
+        with pytest.raises(socksy.ProxyUnsupportedError, match="no proxy to use"):
+            UNNAMED[way](("192.0.2.1", 80))
+
+
+def test_a_socket_that_was_made_before_takes_the_way_of_the_patch_too(proxy):
+    with socksy.SocksSocket() as sock, socksy.SocksSocket(proxy=None) as direct:
+        with socksy.wrap_module(proxy=proxy.url(), guard=True):
+            sock.connect(("secret.test", 7))
+            with pytest.raises(socksy.DirectTrafficError):
+                direct.connect(("192.0.2.1", 7))
+    assert hosts(proxy) == ["secret.test"]
+
+
+def test_datagrams_of_ours_that_name_no_proxy_go_the_way_of_the_patch(udp_echo, proxy):
+    with socksy.wrap_module(proxy=proxy.url(), bypass=(), guard=True):
+        with socksy.SocksSocket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(10)
+            sock.sendto(b"hello", udp_echo)
+            assert sock.recvfrom(100) == (b"hello", udp_echo)
+    assert [request.command.name for request in proxy.requests] == ["UDP_ASSOCIATE"]
 
 
 # -- undoing
