@@ -155,6 +155,12 @@ def parse_port(text: str) -> int | None:
     return port if port < 65536 else None
 
 
+def is_localhost(host: str) -> bool:
+    """Whether this name means this machine, whatever a resolver says (RFC 6761, section 6.3)."""
+    name = host.lower().rstrip(".")
+    return name == "localhost" or name.endswith(".localhost")
+
+
 def is_onion(host: str) -> bool:
     """Whether only Tor knows this name (RFC 7686): such a name is never looked up locally."""
     return host.lower().rstrip(".").rpartition(".")[2] == "onion"

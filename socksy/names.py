@@ -18,7 +18,7 @@ from itertools import count
 from socket import AF_INET, AF_INET6, AI_NUMERICHOST, gaierror, herror, inet_aton
 
 from .errors import InvalidTargetError, ProxyUnsupportedError
-from .hosts import clean_host, is_onion, pack_ip, parse_port, unpack_ip
+from .hosts import clean_host, is_localhost, is_onion, pack_ip, parse_port, unpack_ip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +107,8 @@ def is_unpatched() -> bool:
 # -- the resolver functions
 
 # what gethostbyname has addresses for without asking anybody
-_WILDCARDS = ("", b"", bytearray(), "<broadcast>", b"<broadcast>")
+_WILDCARDS = ("", "<broadcast>")
+_DIGITS_AND_DOTS = frozenset("0123456789.")
 
 
 class Resolver:
@@ -149,7 +150,7 @@ class Resolver:
 
     def gethostbyname(self, hostname: Any) -> str:
         """A placeholder."""
-        name = None if is_unpatched() or hostname in _WILDCARDS else _name_in(hostname)
+        name = None if is_unpatched() or _text(hostname) in _WILDCARDS else _name_in(hostname)
         if name is None:
             return _socket.gethostbyname(hostname)
         if self._way(name, 0) == REMOTE:
@@ -160,8 +161,11 @@ class Resolver:
 
     def gethostbyname_ex(self, hostname: Any) -> tuple[str, list[str], list[str]]:
         """A placeholder, with the name as the canonical one, and no alias."""
-        name = None if is_unpatched() or hostname in _WILDCARDS else _name_in(hostname)
+        text = _text(hostname)
+        name = None if is_unpatched() or text in _WILDCARDS else _name_in(hostname)
         if name is None:
+            if text is not None and text.isascii() and not _DIGITS_AND_DOTS.issuperset(text):
+                hostname = _dotted(text)  # the C library would ask for 0x7f.1
             return _socket.gethostbyname_ex(hostname)
         if self._way(name, 0) == REMOTE:
             return name, [], [placeholder(name)]
@@ -180,9 +184,10 @@ class Resolver:
             if self._way(name, 0) == REMOTE:
                 return name, [], [placeholder(name)]
             return _socket.gethostbyaddr(_asked_here(name))
-        if is_unpatched() or not isinstance(ip_address, (str, bytes, bytearray)):
+        text = _text(ip_address)
+        if is_unpatched() or text is None:
             return _socket.gethostbyaddr(ip_address)
-        address = ip_address if isinstance(ip_address, str) else bytes(ip_address).decode()
+        address = _dotted(text)
         host = _name_behind(address)
         if host is not None:
             return host, [], [address]
@@ -199,6 +204,7 @@ class Resolver:
         address = sockaddr[0]
         if not _is_literal(address):
             raise _no_such_name()
+        address = _dotted(address)
         # of another address, that everybody knows: the service is what is asked for
         other = ("::1" if ":" in address else "127.0.0.1", *sockaddr[1:])
         without_name = flags & ~_socket.NI_NAMEREQD | _socket.NI_NUMERICHOST
@@ -207,7 +213,7 @@ class Resolver:
         if name is not None:
             return name, service
         if self._way(address, sockaddr[1]) != REMOTE:
-            return _socket.getnameinfo(sockaddr, flags)
+            return _socket.getnameinfo((address, *sockaddr[1:]), flags)
         if flags & _socket.NI_NAMEREQD:
             raise _no_such_name()
         return address, service
@@ -227,15 +233,21 @@ def _name_in(host: Any) -> str | None:
     Raises:
         socket.gaierror: it can be no name.
     """
-    if host is None or not isinstance(host, (str, bytes, bytearray)):
+    text = _text(host)
+    if text is None:
         return None  # no name, or the TypeError of the real function
-    text = host if isinstance(host, str) else bytes(host).decode("utf-8", "surrogateescape")
     if text.isascii() and _is_literal(text):
         return None
     try:
         return clean_host(text)
     except InvalidTargetError as exc:
         raise _no_such_name() from exc
+
+
+def _text(host: Any) -> str | None:
+    if isinstance(host, (bytes, bytearray)):
+        return bytes(host).decode("utf-8", "surrogateescape")
+    return host if isinstance(host, str) else None
 
 
 def _is_literal(text: str) -> bool:
@@ -247,6 +259,11 @@ def _is_literal(text: str) -> bool:
     except OSError:
         return False
     return not any(map(str.isspace, text))  # inet_aton stops there
+
+
+def _dotted(text: str) -> str:
+    """A literal of IPv4 as four numbers, however it was written: what rules can be about."""
+    return text if ":" in text or not _is_literal(text) else unpack_ip(inet_aton(text))
 
 
 def _name_behind(address: str) -> str | None:
@@ -268,8 +285,8 @@ def _number_of(port: Any) -> int:
 
 
 def _asked_here(name: str) -> Any:
-    """What the system's resolver is asked; what is below localhost never leaves (RFC 6761, 6.3)."""
-    return b"localhost" if name.lower().rstrip(".").endswith(".localhost") else name.encode()
+    """What the system's resolver is asked; localhost, and what is below, never leave (RFC 6761)."""
+    return b"localhost" if is_localhost(name) else name.encode()
 
 
 def _no_such_name() -> gaierror:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from socksy.errors import InvalidTargetError, ProxyUnsupportedError
 from socksy.hosts import (
     clean_host,
+    is_localhost,
     is_onion,
     pack_ip,
     parse_port,
@@ -321,3 +322,18 @@ def test_a_lookup_of_an_onion_is_refused_in_every_form_of_a_host(host):
 def test_any_other_lookup_is_not(host):
     """Nor of what can be no host: whoever would look it up says so."""
     refuse_onion(host)
+
+
+@pytest.mark.parametrize(
+    ("host", "here"),
+    [
+        ("localhost", True),
+        ("LocalHost.", True),
+        ("app.localhost", True),
+        ("notlocalhost", False),
+        ("localhost.test", False),
+        ("127.0.0.1", False),
+    ],
+)
+def test_names_of_this_machine(host, here):
+    assert is_localhost(host) == here

@@ -1,7 +1,11 @@
 """Placeholders for names, and the resolver functions that hand them out."""
 
+import _socket
 import errno
 import socket
+import subprocess
+import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -236,12 +240,55 @@ def test_an_onion_name_is_never_looked_up_here(no_local_lookup, who):
         assert resolver.gethostbyaddr(name)[2][0].startswith("240.")
 
 
-def test_names_below_localhost_are_localhost(no_local_lookup):
-    """No resolver is asked for them (RFC 6761, section 6.3)."""
-    direct = Resolver(lambda host, port: DIRECT)
+@pytest.mark.parametrize("name", ["app.localhost", "localhost.", "LOCALHOST.", b"localhost."])
+def test_localhost_and_the_names_below_it_are_looked_up_as_localhost(monkeypatch, name):
+    """With a trailing dot, or a name before it, the system's resolver would ask others."""
+    asked = []
 
-    assert direct.gethostbyname("app.localhost") == "127.0.0.1"
-    assert direct.getaddrinfo("app.localhost", 80, socket.AF_INET)[0][4] == ("127.0.0.1", 80)
+    class Recorder:
+        """The C module, as far as it takes names."""
+
+        def __getattr__(self, function):
+            real = getattr(_socket, function)
+            return lambda host, *rest: asked.append(host) or real(host, *rest)
+
+    direct = Resolver(lambda host, port: DIRECT)
+    monkeypatch.setattr(names, "_socket", Recorder())
+
+    assert direct.gethostbyname(name) == "127.0.0.1"
+    assert direct.gethostbyname_ex(name)[2] == ["127.0.0.1"]
+    assert direct.getaddrinfo(name, 80, socket.AF_INET)[0][4] == ("127.0.0.1", 80)
+    assert set(asked) == {b"localhost"}
+
+
+@pytest.mark.parametrize("literal", ["0x7f.1", b"0X7F000001", "0177.0x0.1"])
+def test_an_address_in_an_odd_form_is_not_taken_for_a_name(monkeypatch, literal):
+    """gethostbyname_ex of the C library knows digits and dots only, and asks for all else."""
+    asked = []
+    direct = Resolver(lambda host, port: asked.append(host) or DIRECT)
+    monkeypatch.setattr(names._socket, "gethostbyname_ex", lambda host: (host, [], [host]))
+
+    assert direct.gethostbyname(literal) == "127.0.0.1"
+    assert direct.gethostbyname_ex(literal)[2] == ["127.0.0.1"]
+    assert direct.gethostbyaddr(literal) == socket.gethostbyaddr("127.0.0.1")
+    if isinstance(literal, str):
+        assert direct.getnameinfo((literal, 80), 0) == socket.getnameinfo(("127.0.0.1", 80), 0)
+    assert set(asked) == {"127.0.0.1"}
+
+
+def test_it_compares_no_text_with_bytes(remote):
+    """Under ``python -bb`` that is an error."""
+    code = """
+        from socksy.names import REMOTE, Resolver
+        resolver = Resolver(lambda host, port: REMOTE)
+        for host in ("", b"", b"<broadcast>"):
+            resolver.gethostbyname(host)
+        for host in ("a.test", b"a.test", "127.1", b"127.1"):
+            resolver.gethostbyname_ex(host)
+        resolver.gethostbyaddr(b"a.test")
+        resolver.getaddrinfo(b"a.test", 80)
+    """
+    subprocess.run([sys.executable, "-bb", "-c", textwrap.dedent(code)], check=True)
 
 
 def test_the_addresses_of_direct_names_are_remembered():
