@@ -6,9 +6,8 @@ import socket
 import sys
 
 from ..errors import ProxyError, ProxyUnsupportedError
-from ..hosts import clean_host, pack_ip
+from ..hosts import clean_host, is_localhost, pack_ip
 from ..names import is_unpatched, named, placeholder
-from ..protocol.datagram import pack_header
 from ..proxy import choose
 from ..sockets.dial import family_of
 from ..sockets.remote import in_family
@@ -29,9 +28,10 @@ if TYPE_CHECKING:
 PLAIN: type[socket.socket] = SocksSocket.__mro__[1]
 _INET = (socket.AF_INET, socket.AF_INET6)
 _PROXIED = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+_LOOPBACK = {int(socket.AF_INET): "127.0.0.1", int(socket.AF_INET6): "::1"}
 # hosts that need no lookup, although they are no addresses
 _WILDCARDS = ("", "<broadcast>")
-_MOST_ASKED = 1024  # as many as datagram headers are remembered
+_MOST_ASKED = 1024  # addresses of datagrams that are remembered
 
 
 class _Kind(type):
@@ -56,11 +56,8 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
     """
 
     _patch: Patch
-    # of datagrams: name and port -> the placeholder's address, as the program gave it
-    _asked: dict[tuple[str, int], Any] | None = None
-    # which a DatagramSocket has
-    _shared: Any
-    _forget_sources: Callable[[], None]
+    _asked: _Asked | None = None  # of datagrams
+    _forget_sources: Callable[[], None]  # which a DatagramSocket has
 
     def __init__(
         self,
@@ -104,34 +101,46 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             and family_of(self) in _INET
             and isinstance(address, tuple)
         ):
-            host = address[0]
-            if _is_localhost(host):  # also where connects to it would go through the proxy
-                host = "::1" if family_of(self) == socket.AF_INET6 else "127.0.0.1"
+            host = _text(address[0])
+            if is_localhost(host):  # also where connects to it would go through the proxy
+                host = _LOOPBACK[family_of(self)]
                 address = (host, *address[1:])
-            if host and host != "<broadcast>" and pack_ip(_text(host).partition("%")[0]) is None:
+            if host not in _WILDCARDS and pack_ip(host.partition("%")[0]) is None:
                 found = self._patch.resolver.getaddrinfo(host, None, family_of(self), self.type)
                 address = (found[0][4][0], *address[1:])
         super().bind(address)
 
+    def _become_datagram(self) -> None:
+        super()._become_datagram()
+        self._asked = _Asked()
+
     def _meant(self, address: Any) -> Any:
-        """The address with the name again that its placeholder stands for."""
-        if family_of(self) in _INET and isinstance(address, tuple) and address:
-            host = named(address[0])
-            if _is_localhost(host) and host != "localhost":
-                host = "localhost"  # RFC 6761, 6.3: not a matter of any resolver
-            if host is not address[0]:
-                if _type_of(self) == socket.SOCK_DGRAM and pack_ip(address[0]) is not None:
-                    self._note(host, address)
-                return (host, *address[1:])
+        """The address as a proxy takes it, with the name that a placeholder stands for."""
+        asked = self._asked
+        if asked is not None and asked.has_been(address):
+            return address
+        if family_of(self) not in _INET or not isinstance(address, tuple) or len(address) < 2:
+            return address  # which the base class complains of, if it must
+        given = address[0]
+        host = named(given)
+        if isinstance(host, (str, bytes, bytearray)):
+            host = self._spelled_out(host)
+        if host is not given:
+            address = (host, *address[1:])
+        if asked is not None and asked.note(address, None if host is given else given):
+            self._forget_sources()
         return address
 
-    def _note(self, name: str, address: Any) -> None:
-        asked = self._asked
-        if asked is None or len(asked) >= _MOST_ASKED:
-            asked = self._asked = {}
-        if asked.get((name, address[1])) != address:
-            asked[name, address[1]] = address
-            self._forget_sources()
+    def _spelled_out(self, host: Any) -> Any:
+        """What `connect` has an address for without asking anybody; any other host as it is."""
+        text = _text(host)
+        if text == "":
+            return _LOOPBACK[family_of(self)]
+        if text == "<broadcast>" and family_of(self) == socket.AF_INET:
+            return "255.255.255.255"
+        if is_localhost(text):
+            return "localhost"
+        return host
 
     def _seen_as(self, host: str, port: int) -> Any:
         """The source of a datagram: the placeholder if it must be that.
@@ -140,12 +149,9 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
         name only at this port, and never the address itself, it is told whom it has asked: many
         take answers from nobody else.
         """
-        asked = [address for (_, at), address in [*(self._asked or {}).items()] if at == port]
-        shared = self._shared
-        by_address = [*shared.headers.values(), shared.peer and shared.peer[2]]
-        if len(asked) == 1 and pack_header(host, port) not in by_address:
-            return asked[0]
-        return in_family(family_of(self), host, port)
+        asked = self._asked
+        address = None if asked is None else asked.who_must_be(host, port)
+        return in_family(family_of(self), host, port) if address is None else address
 
     def _chain_for(self, address: Any) -> tuple[Chain, str, int] | None:
         way = super()._chain_for(address)
@@ -182,9 +188,61 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
         return (placeholder(host, family_of(self)), *address[1:])
 
 
-def _is_localhost(host: Any) -> bool:
-    name = _text(host).lower().rstrip(".")
-    return name == "localhost" or name.endswith(".localhost")
+class _Asked:
+    """Whom a datagram socket has asked, so that it can be told who answers.
+
+    It remembers so many; whoever has asked more is told addresses only.
+    """
+
+    __slots__ = ("_literals", "_names", "_too_many")
+
+    def __init__(self) -> None:
+        self._too_many = False
+        # as the program gave them -> what they are
+        self._literals: dict[tuple[Any, ...], tuple[bytes, Any]] = {}
+        # name and port -> the placeholder's address as the program gave it; None: the name itself
+        self._names: dict[tuple[str, Any], tuple[Any, ...] | None] = {}
+
+    def has_been(self, address: Any) -> bool:
+        """Whether this is an address literal that was noted already."""
+        try:
+            return address in self._literals
+        except TypeError:
+            return False
+
+    def note(self, address: tuple[Any, ...], given: Any) -> bool:
+        """Take down an address, and the host that was given in the place of its own, if any.
+
+        Returns:
+            Whether that may change who answers.
+        """
+        if self._too_many:
+            return False
+        if len(self._literals) + len(self._names) >= _MOST_ASKED:
+            self._too_many = True
+            self._literals, self._names = {}, {}
+            return True
+        host, port = _text(address[0]) or str(address[0]), address[1]
+        packed = pack_ip(host.partition("%")[0])
+        if packed is not None:
+            self._literals[address] = packed, port
+            return True
+        key = host.lower(), port
+        before = self._names.get(key, address)
+        if isinstance(given, str) and pack_ip(given) is not None:
+            self._names[key] = (given, *address[1:])
+        else:
+            self._names.setdefault(key, None)
+        return self._names[key] != before
+
+    def who_must_be(self, host: str, port: int) -> tuple[Any, ...] | None:
+        """The placeholder's address that must be behind this source; None if that is not sure."""
+        if self._too_many:
+            return None
+        found = [source for (_, at), source in [*self._names.items()] if at == port]
+        if len(found) != 1 or (pack_ip(host), port) in [*self._literals.values()]:
+            return None
+        return found[0]
 
 
 def _text(host: Any) -> str:

@@ -911,6 +911,97 @@ def test_an_address_that_was_asked_itself_answers_as_itself(datagrams):
     assert answer_to(sock, one)[0] == REAL
 
 
+def sent_before_the_association(sock, *addresses):
+    """Where the answers to these datagrams seem to come from, in order of the text."""
+    sock.setblocking(False)
+    for address in addresses:
+        sock.sendto(b"x", address)
+    sock.setblocking(True)
+    sock.settimeout(10)
+    return {sock.recvfrom(10)[1][0] for _ in addresses}
+
+
+@pytest.mark.parametrize("placeholder_first", [True, False])
+def test_an_address_that_was_asked_too_while_there_was_no_association(datagrams, placeholder_first):
+    sock, port = datagrams
+    addresses = [(MAPPED + placeholder("one.test"), port, 0, 0), (REAL, port, 0, 0)]
+    if not placeholder_first:
+        addresses.reverse()
+
+    assert sent_before_the_association(sock, *addresses) == {REAL}
+
+
+def test_a_name_that_was_asked_itself_may_be_the_one_that_answers(datagrams):
+    sock, port = datagrams
+    one = MAPPED + placeholder("one.test"), port, 0, 0
+
+    assert answer_to(sock, one) == one
+    assert answer_to(sock, ("two.test", port, 0, 0))[0] == REAL
+    assert answer_to(sock, one)[0] == REAL
+
+
+def test_a_copy_of_a_socket_knows_whom_the_other_has_asked(datagrams):
+    sock, port = datagrams
+    one = MAPPED + placeholder("one.test"), port, 0, 0
+    with sock.dup() as copy:
+        assert answer_to(sock, (REAL, port, 0, 0))[0] == REAL
+        assert answer_to(copy, one)[0] == REAL
+
+
+@pytest.mark.parametrize("others", ["addresses", "names"])
+def test_who_has_asked_very_many_is_told_addresses(datagrams, monkeypatch, others):
+    """Whether the address has been asked itself cannot be known any more."""
+    from socksy.patch import sockets
+
+    monkeypatch.setattr(sockets, "_MOST_ASKED", 3)
+    sock, port = datagrams
+    one = MAPPED + placeholder("one.test"), port, 0, 0
+    assert answer_to(sock, one) == one
+    for number in range(1, 5):
+        host = placeholder(f"n{number}.test", socket.AF_INET6)
+        sock.sendto(b"x", (f"2001:db8::{number}" if others == "addresses" else host, 9, 0, 0))
+
+    assert answer_to(sock, one)[0] == REAL
+
+
+def test_this_host_and_broadcast_by_their_empty_names(socks_server_factory):
+    """Which are in no name system: a plain socket knows what they are."""
+    proxy = socks_server_factory()
+    with serving(echo) as (_, port), serving(echo, socket.AF_INET6) as (_, port6, *_):
+        with socksy.wrap_module(proxy=proxy.url(), bypass=()):
+            for host in ("", b""):
+                socket.create_connection(("127.0.0.1", port)).close()
+                for family, at in ((socket.AF_INET, port), (socket.AF_INET6, port6)):
+                    with socket.socket(family) as sock:
+                        sock.connect((host, at))
+            with socket.socket(type=socket.SOCK_DGRAM) as sock:
+                sock.settimeout(10)
+                sock.connect(("<broadcast>", 9))
+                assert sock.getpeername() == ("255.255.255.255", 9)
+            with socket.socket(socket.AF_INET6) as sock, pytest.raises(ValueError, match="'<'"):
+                sock.connect(("<broadcast>", 9))
+        with socksy.wrap_module(proxy="socks5h://127.0.0.1:1"), socket.socket() as sock:
+            sock.connect(("", port))
+            assert sock.getpeername() == ("127.0.0.1", port)
+    asked = hosts(proxy)
+    assert asked[:-1] == ["127.0.0.1", "127.0.0.1", "::1"] * 2
+
+
+def test_no_text_is_compared_with_bytes():
+    """Under ``python -bb`` that is an error."""
+    code = """
+import socket, socksy
+with socksy.wrap_module(proxy="socks5h://127.0.0.1:1"):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for host in (b"localhost", b"LOCALHOST.", b"127.0.0.1", b"", b"a.test", "a.test"):
+            with socket.socket(type=kind) as sock:
+                if not host.startswith(b"a" if isinstance(host, bytes) else "a"):
+                    sock.bind((host, 0))
+                sock.connect_ex((host, 9))
+"""
+    subprocess.run([sys.executable, "-bb", "-c", code], check=True)
+
+
 def test_the_end_of_an_association_is_told_in_a_patched_process(udp_echo, socks_server_factory):
     """What wakes up the socket stays on this machine."""
     proxy = socks_server_factory()
