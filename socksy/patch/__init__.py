@@ -38,7 +38,7 @@ from .sockets import PLAIN, class_for, divert, divert_no_more
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
     from typing import Any
 
@@ -52,6 +52,9 @@ __all__ = ["Patch", "is_wrapped", "unwrap_module", "wrap_module"]
 _RESOLVERS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr", "getnameinfo")
 
 _PAIRS = ("socketpair", "_fallback_socketpair")
+
+#: a module's names, asked for without its class: lazy modules load when somebody reads anything
+_names_of: Callable[[ModuleType], dict[str, Any]] = vars(ModuleType)["__dict__"].__get__
 
 # Their functions in the socket module ask resolvers of their own, and know nothing of a patch.
 _RIVALS = ("gevent", "eventlet")
@@ -203,8 +206,10 @@ class Patch:
         what = "the process" if self._is_global else ", ".join(m.__name__ for m in self._modules)
         return f"<Patch of {what or 'nothing any more'}>"
 
-    def _replace(self, module: ModuleType, owner: ModuleType, name: str, value: Any) -> None:
-        self._replaced.append((module, Replacement(vars(owner), name, value)))
+    def _replace(
+        self, module: ModuleType, namespace: dict[str, Any], name: str, value: Any
+    ) -> None:
+        self._replaced.append((module, Replacement(namespace, name, value)))
 
     def _patch_module(self, module: ModuleType) -> None:
         ours = vars(self._stand_in)
@@ -220,21 +225,21 @@ class Patch:
                 "that does, or the whole process"
             )
         for name, value in found:
-            self._replace(module, module, name, value)
+            self._replace(module, vars(module), name, value)
 
     def _patch_process(self) -> None:
         ours = vars(self._stand_in)
         meanings = _meanings()
         for name in ("socket", "_socket", *_pairs_over_loopback()):
-            self._replace(socket, socket, name, ours[name])
+            self._replace(socket, vars(socket), name, ours[name])
         for owner in list(sys.modules.values()):
-            names = getattr(owner, "__dict__", None)
-            if type(owner) is not ModuleType or owner is _socket or not isinstance(names, dict):
+            if not issubclass(type(owner), ModuleType) or owner is _socket:
                 continue
+            names = _names_of(owner)
             for name, value in list(names.items()):
                 meaning = meanings.get(id(value))
                 if meaning in _RESOLVERS and meaning != "getaddrinfo":
-                    self._replace(socket, owner, name, ours[meaning])
+                    self._replace(socket, names, name, ours[meaning])
         divert(self._class)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import sys
+from abc import ABCMeta
 
 from ..errors import ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, is_localhost, pack_ip
 from ..names import is_unpatched, named, placeholder
 from ..proxy import choose
 from ..sockets.dial import family_of
+from ..sockets.kinds import combine
 from ..sockets.remote import in_family
 from ..sockets.stream import UNSET, SocksSocket, _type_of
 
@@ -34,8 +36,11 @@ _WILDCARDS = ("", "<broadcast>")
 _MOST_ASKED = 1024  # addresses of datagrams that are remembered
 
 
-class _Kind(type):
-    """Every socket is an instance of what stands for `socket.socket`, whoever made it, and when."""
+class _Kind(ABCMeta):
+    """Every socket is an instance of what stands for `socket.socket`, whoever made it, and when.
+
+    An ABCMeta, so that programs may derive abstract classes from it.
+    """
 
     def __instancecheck__(cls, instance: Any) -> bool:
         if "_stands_for_socket" in cls.__dict__:
@@ -45,6 +50,8 @@ class _Kind(type):
     def __subclasscheck__(cls, subclass: type) -> bool:
         if "_stands_for_socket" in cls.__dict__:
             return issubclass(subclass, PLAIN)
+        if cls is PatchedSocket:  # ABCMeta would ask those that stand for `socket.socket`
+            return type.__subclasscheck__(cls, subclass)
         return super().__subclasscheck__(subclass)
 
 
@@ -100,6 +107,7 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             self._route_now() is not None
             and family_of(self) in _INET
             and isinstance(address, tuple)
+            and address
         ):
             host = _text(address[0])
             if is_localhost(host):  # also where connects to it would go through the proxy
@@ -111,8 +119,11 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
         super().bind(address)
 
     def _become_datagram(self) -> None:
+        is_ours = "_stands_for_socket" in type(self).__dict__
         super()._become_datagram()
         self._asked = _Asked()
+        if is_ours:
+            _let_multiprocessing_know(type(self), _reduce_datagram)
 
     def _meant(self, address: Any) -> Any:
         """The address as a proxy takes it, with the name that a placeholder stands for."""
@@ -283,7 +294,7 @@ def divert_no_more(kind: type[PatchedSocket]) -> None:
     if kind not in _in_force:
         return
     _in_force.remove(kind)
-    for pair in [pair for pair in _joined if pair[1] is kind]:
+    for pair in [pair for pair in [*_joined] if pair[1] is kind]:
         del _joined[pair]
     if not _in_force:
         del PLAIN.__new__
@@ -292,26 +303,51 @@ def divert_no_more(kind: type[PatchedSocket]) -> None:
 
 def _new(cls: type, *arguments: Any, **options: Any) -> Any:
     kind = cls
-    if _in_force and not issubclass(cls, SocksSocket):
-        patched = _in_force[-1]
-        if cls is PLAIN:
-            kind = patched
-        elif options.get("fileno") is None:
-            # A class of the program's own. (With a descriptor it is ssl's: see SocksSocket.detach.)
-            if (cls, patched) not in _joined:
-                _joined[cls, patched] = _join(cls, patched)
-            kind = _joined[cls, patched]
+    in_force = _in_force[-1:]
+    if in_force and not issubclass(cls, SocksSocket) and not _is_of_ssl(cls):
+        kind = in_force[0] if cls is PLAIN else _join(cls, in_force[0])
     return socket.SocketType.__new__(kind)
 
 
+def _is_of_ssl(cls: type) -> bool:
+    """An SSLSocket is only ever made of another socket, which shows it the way: see `detach`."""
+    ssl = sys.modules.get("ssl")
+    return ssl is not None and issubclass(cls, ssl.SSLSocket)
+
+
 def _join(cls: type, patched: type) -> type:
-    """A class that is both, and looks like the first."""
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    return type(cls.__name__, (cls, patched), names)
+    """A class that is both, and looks like the first: one of the program's own.
+
+    Raises:
+        ProxyUnsupportedError: that cannot be; it would go around the proxy.
+    """
+    found = _joined.get((cls, patched))
+    if found is None:
+        names = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+        try:
+            found = combine(cls.__name__, (cls, patched), names)
+        except TypeError as exc:
+            raise ProxyUnsupportedError(
+                message=f"sockets of class {cls.__qualname__} cannot go through the proxy",
+                hint=f"They cannot be made sockets of ours: {exc}",
+            ) from exc
+        _joined[cls, patched] = found
+    return found
 
 
-def _let_multiprocessing_know(kind: type[socket.socket]) -> None:
+def _let_multiprocessing_know(
+    kind: type[socket.socket], reduce: Callable[[Any], Any] | None = None
+) -> None:
     """It sends sockets to other processes by their exact class."""
     reduction = sys.modules.get("multiprocessing.reduction")
     if reduction is not None:
-        reduction.register(kind, reduction._reduce_socket)
+        reduction.register(kind, reduce or reduction._reduce_socket)
+
+
+def _reduce_datagram(sock: SocksSocket) -> Any:
+    if sock.proxy_peername is not None:
+        raise ProxyUnsupportedError(
+            message="this datagram socket cannot be handed to another process",
+            hint="It sends through a proxy, and who hands it over keeps the connection to that",
+        )
+    return sys.modules["multiprocessing.reduction"]._reduce_socket(sock)

@@ -34,6 +34,7 @@ from time import monotonic
 
 from ..errors import ProxyError
 from .dial import PATIENCE, POLLIN, POLLOUT, Dial, wait
+from .kinds import combine
 from .options import put_under, unconnected_like
 from .watchers import put_under_watch
 
@@ -586,7 +587,7 @@ def _pending_class(home: type) -> type:
             methods.update({name: make(name) for name in names if hasattr(home, name)})
         methods["__module__"] = home.__module__
         methods["__qualname__"] = home.__qualname__
-        found = _classes[home] = type(home.__name__, (Pending, home), methods)
+        found = _classes[home] = combine(home.__name__, (Pending, home), methods)
     return found
 
 

@@ -591,7 +591,9 @@ _ssl_classes: dict[tuple[type, type], type] = {}
 
 def _with_socks(kind: type, ours: type) -> type:
     if (kind, ours) not in _ssl_classes:
-        _ssl_classes[kind, ours] = type(f"Socks{kind.__name__}", (kind, ours), {})
+        from .kinds import combine
+
+        _ssl_classes[kind, ours] = combine(f"Socks{kind.__name__}", (kind, ours), {})
     return _ssl_classes[kind, ours]
 
 

@@ -1,8 +1,10 @@
 """wrap_module() without modules: the whole process."""
 
+import abc
 import asyncio
 import errno
 import http.client
+import importlib.util
 import inspect
 import logging
 import logging.handlers
@@ -25,6 +27,7 @@ import trustme
 import socksy
 from socksy import aio
 from socksy.names import placeholder
+from socksy.patch.sockets import PatchedSocket
 from socksy.testing import watch_lookups
 
 from ..support import BANNER, echo, read_exactly, serve_web, service, serving
@@ -129,6 +132,68 @@ def by_subclass_of_the_original():
     return sock
 
 
+def by_subclass_that_adopts():
+    class Own(PLAIN):
+        pass
+
+    sock = Own(fileno=PLAIN().detach())
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+def by_abstract_subclass():
+    class Own(PLAIN, abc.ABC):
+        pass
+
+    class Later(socket.socket, abc.ABC):
+        pass
+
+    with Later():
+        pass
+    sock = Own()
+    assert isinstance(sock, Own)
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+class Registry(type):
+    """A metaclass of a program's that wants a keyword."""
+
+    names = []  # noqa: RUF012 - a registry, as programs have them
+
+    def __new__(cls, name, bases, members, *, key):
+        cls.names.append(key)
+        return super().__new__(cls, name, bases, members)
+
+    def __init__(cls, name, bases, members, *, key):
+        super().__init__(name, bases, members)
+
+
+def by_subclass_with_a_metaclass(**options):
+    class Own(PLAIN, metaclass=Registry, key="own"):
+        pass
+
+    sock = Own(**options)
+    assert type(type(sock)).__name__ == "Registry"
+    assert isinstance(sock, Own)
+    assert Registry.names.pop() == "own"
+    assert not Registry.names
+    sock.connect(("secret.test", 7))
+    return sock
+
+
+def by_subclass_whose_subclasses_need_a_keyword():
+    class Own(PLAIN):
+        def __init_subclass__(cls, *, key):
+            super().__init_subclass__()
+
+    sock = Own()
+    sock.setblocking(False)
+    assert sock.connect_ex(("secret.test", 7)) == errno.EINPROGRESS
+    sock.setblocking(True)
+    return sock
+
+
 def by_nonblocking():
     sock = socket.socket()
     sock.setblocking(False)
@@ -172,6 +237,10 @@ def by_fastopen():
         by_early_class,
         by_early_functions,
         by_subclass_of_the_original,
+        by_subclass_that_adopts,
+        by_abstract_subclass,
+        by_subclass_with_a_metaclass,
+        by_subclass_whose_subclasses_need_a_keyword,
         by_nonblocking,
         by_duplicate,
         by_adopting,
@@ -260,6 +329,25 @@ def test_tls(contexts, socks_server_factory, no_local_lookup, connect):
             assert isinstance(sock, ssl.SSLSocket)
             assert sock.recv(2) == b"hi"
     assert hosts(proxy) == ["secret.test"]
+
+
+class Stubborn(type):
+    """A metaclass of classes that have one base."""
+
+    def mro(cls):
+        if len(cls.__bases__) != 1:
+            raise TypeError("one base is enough")
+        return super().mro()
+
+
+def test_a_class_that_cannot_be_joined_with_ours_makes_no_sockets(patched):
+    """They would go around the proxy."""
+
+    class Own(PLAIN, metaclass=Stubborn):
+        pass
+
+    with pytest.raises(socksy.ProxyUnsupportedError, match=r"Own cannot go through"):
+        Own()
 
 
 # -- who does not
@@ -498,6 +586,9 @@ def test_every_socket_is_a_socket(proxy):
         assert issubclass(ssl.SSLSocket, socket.socket)
         assert not issubclass(int, socket.socket)
         assert not issubclass(socket.socket, Own)
+        assert not isinstance(before, PatchedSocket)
+        assert isinstance(during, PatchedSocket)
+        assert issubclass(Own, PatchedSocket)
         assert repr(during).startswith("<socket.socket fd=")
     for sock in (during, one, other, own):
         assert isinstance(sock, socket.socket)
@@ -549,6 +640,42 @@ def test_sockets_go_to_other_processes(proxy, moment):
     with pytest.raises(TypeError, match="cannot pickle"):
         pickle.dumps(during[0])
     assert PLAIN in ForkingPickler._extra_reducers
+
+
+def _describe(connection):
+    sock = connection.recv()
+    connection.send(sock.type)
+    sock.close()
+
+
+def test_datagram_sockets_go_to_other_processes(proxy):
+    """Unless the proxy is in use: its association stays here."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    with here, there, socksy.wrap_module(proxy=proxy.url()):
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            process = context.Process(target=_describe, args=(there,))
+            process.start()
+            here.send(sock)
+            assert here.recv() == socket.SOCK_DGRAM
+            process.join(10)
+            sock.connect(("192.0.2.9", 7))
+            with pytest.raises(socksy.ProxyUnsupportedError, match="another process"):
+                here.send(sock)
+        with socket.socket(type=socket.SOCK_DGRAM) as sock, pytest.raises(TypeError):
+            pickle.dumps(sock)
+
+
+def test_the_programs_own_sockets_are_not_for_other_processes(proxy):
+    """As they were not before: multiprocessing would make plain ones of them."""
+
+    class Own(PLAIN):
+        pass
+
+    with socksy.wrap_module(proxy=proxy.url()):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            with Own(type=kind) as sock, pytest.raises(TypeError, match="cannot pickle"):
+                ForkingPickler.dumps(sock)
 
 
 def test_a_handler_of_logging(patched, proxy, socks_server_factory):
@@ -806,15 +933,41 @@ def test_watching_lookups_works_in_a_patched_process(patched):
     assert lookups.names == []
 
 
-def test_an_early_import_in_a_module_of_another_kind_does_no_harm(proxy):
-    class Odd(types.ModuleType):
-        pass
+class Odd(types.ModuleType):
+    """The class that a module has given itself: it must not be asked for anything."""
 
-    sys.modules["odd_module"] = Odd("odd_module")
-    try:
-        socksy.wrap_module(proxy=proxy.url()).undo()
-    finally:
-        del sys.modules["odd_module"]
+    def __getattribute__(self, name):
+        raise AssertionError(f"{name} was asked for")
+
+
+def test_early_imports_of_modules_of_other_kinds_are_served_too(patched, monkeypatch):
+    """The class may load the module when it is asked for anything, as importlib's lazy one does."""
+    odd = types.ModuleType("odd_module")
+    names = vars(odd)
+    names["gethostbyname"] = before = socket.gethostbyname
+    patched.undo()
+    names["gethostbyname"] = plain = socket.gethostbyname
+    assert plain is not before
+    odd.__class__ = Odd
+    monkeypatch.setitem(sys.modules, "odd_module", odd)
+    monkeypatch.setitem(sys.modules, "no_module", Odd)
+    with socksy.wrap_module(proxy="socks5h://127.0.0.1:1"):
+        assert names["gethostbyname"]("secret.test") == placeholder("secret.test")
+    assert names["gethostbyname"] is plain
+
+
+def test_a_lazy_module_stays_lazy(proxy, tmp_path, monkeypatch):
+    (tmp_path / "lazy_user.py").write_text("from socket import gethostbyname")
+    spec = importlib.util.spec_from_file_location("lazy_user", tmp_path / "lazy_user.py")
+    loader = importlib.util.LazyLoader(spec.loader)
+    spec.loader = loader
+    lazy = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lazy_user", lazy)
+    loader.exec_module(lazy)
+    kind = type(lazy)
+    with socksy.wrap_module(proxy=proxy.url()):
+        assert type(lazy) is kind
+        assert lazy.gethostbyname("secret.test") == placeholder("secret.test")
 
 
 # -- datagrams
