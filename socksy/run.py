@@ -14,13 +14,15 @@ from pathlib import Path
 
 from .bypass import Bypass
 from .errors import InvalidArgumentError, InvalidProxyError
-from .patch import children
+from .patch import children, programs
 from .proxy import Proxy, as_route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
+
+    from .patch.programs import Interpreter
 
 TOR = "socks5h://127.0.0.1:9050"
 
@@ -29,6 +31,9 @@ _PROOF = "socksy: this Python is patched"
 _PROBE = (
     f"import sys; getattr(sys.modules.get('socksy'), 'is_wrapped', bool)() and print({_PROOF!r})"
 )
+# Whose variables, as in http_proxy or HTTPS_PROXY, name proxies; TRUST_PROXY is another matter.
+_SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
+_SCHEMES = ("all", "http", "https", "ftp", "ftps", "ws", "wss", "rsync", "grpc", "pip", *_SOCKS)
 # With these Python runs nothing; there is nothing to be patched then.
 _RUNS_NOTHING = frozenset("hV?")
 _RUN_NOTHING = ("--version", "--help")  # and --help-env, --help-xoptions, --help-all
@@ -50,14 +55,14 @@ def command(
     words = list(program[1:] if program[:1] == ["--"] else program)
     if not words:
         raise InvalidArgumentError("there is nothing to run")
-    if children.interpreter(words) is not None:
+    if programs.interpreter(words) is not None:
         return words
     path = Path(words[0])
     if path.suffix in (".py", ".pyw", ".pyz") and path.is_file():
         return [sys.executable, *words]
     if (path / "__main__.py").is_file():
         return [sys.executable, *words]
-    if children.find(words[0]) is None:
+    if programs.find(words[0]) is None:
         raise InvalidArgumentError(f"{words[0]}: no such program")
     raise InvalidArgumentError(f"{words[0]} is not written in Python: only that can be patched")
 
@@ -101,18 +106,18 @@ def environment(
 
 
 def _names_a_proxy(variable: str) -> bool:
-    name = variable.lower()
-    return name.endswith("_proxy") and name != "no_proxy"
+    scheme, _, rest = variable.lower().rpartition("_")
+    return rest == "proxy" and scheme in _SCHEMES
 
 
 def execute(words: Sequence[str], env: Mapping[str, str]) -> int:
     """Become this program. Returns only if that fails, with an exit code."""
-    python = children.interpreter(words)
+    python = programs.interpreter(words, env)
     assert python is not None
-    if not any(map(_runs_nothing, python[1:])):
-        _probe(python, env)
+    if not any(map(_runs_nothing, python.command[1:])):
+        _probe(python)
     sys.stdout.flush()
-    path = children.find(words[0])
+    path = programs.find(words[0])
     assert path is not None
     try:
         os.execve(path, list(words), dict(env))
@@ -126,12 +131,24 @@ def _runs_nothing(option: str) -> bool:
     return bool(_RUNS_NOTHING & set(option))
 
 
-def _probe(python: Sequence[str], env: Mapping[str, str]) -> None:
-    """Ask the interpreter, with the same options, whether it is patched."""
-    asked = subprocess.run(
-        [*python, "-c", _PROBE], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+def _probe(python: Interpreter) -> None:
+    """Ask the interpreter, where and as it will run, whether it is patched."""
+    what = " ".join(python.command)
+    try:
+        asked = subprocess.run(
+            [*python.command, "-c", _PROBE],
+            env=python.env,
+            cwd=python.cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    except OSError as exc:
+        raise InvalidArgumentError(f"{what} cannot be run: {exc.strerror}") from None
     if _PROOF not in asked.stdout:
-        said = asked.stderr.strip().rpartition("\n")[2] or "it takes no notice of its environment"
-        what = " ".join(python)
-        raise InvalidArgumentError(f"{what} cannot be patched, and is not run: {said}")
+        reason = (
+            asked.stderr.strip().rpartition("\n")[2]
+            or children.why_unpatched(python, str(_STARTUP))
+            or "it takes no notice of its environment"
+        )
+        raise InvalidArgumentError(f"{what} cannot be patched, and is not run: {reason}")

@@ -98,19 +98,23 @@ def test_other_proxies_in_the_environment_are_not_the_programs_business(proxy, u
     """It would connect to them through this one, or want a library for SOCKS of its own."""
     program = f"""
 import os
-print(*(name for name in os.environ if name.lower().endswith("_proxy")), flush=True)
+print(*sorted(name for name in os.environ if name.lower().endswith("_proxy")), flush=True)
 {FETCH}"""
     variables = {
         "all_proxy": url if not given else "socks5://127.0.0.1:1",
         "ALL_PROXY": "socks5h://127.0.0.1:1",
         "http_proxy": "http://127.0.0.1:1",
         "HTTPS_PROXY": "127.0.0.1:1",
+        "Socks5_Proxy": "127.0.0.1:1",
         "no_proxy": "example.org",
+        "TRUST_PROXY": "1",
+        "BEHIND_A_HTTP_PROXY": "yes",
     }
     arguments = ["--proxy", url] if given else []
     ran = socksy_run(*arguments, "-c", program, env={**os.environ, **variables})
 
-    assert (ran.stdout, ran.returncode) == ("no_proxy\nok\n", 0), ran.stderr
+    left = "BEHIND_A_HTTP_PROXY TRUST_PROXY no_proxy"
+    assert (ran.stdout, ran.returncode) == (f"{left}\nok\n", 0), ran.stderr
     assert [request.host for request in proxy.requests] == ["secret.test"]
 
 
@@ -168,6 +172,80 @@ def test_a_python_that_cannot_be_patched_is_not_run(url, option):
 
     assert (ran.stdout, ran.returncode) == ("", 2)
     assert "cannot be patched, and is not run" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (["env", "PYTHONPATH=/tmp", sys.executable], "PYTHONPATH is another"),
+        (["env", "-i", sys.executable], "has no SOCKSY_RUN"),
+        (["env", "-u", "SOCKSY_RUN", sys.executable], "has no SOCKSY_RUN"),
+        (["./script"], "PYTHONPATH is another"),
+        (["./piped"], "it is run with -I"),
+        (["env", "PYTHONPATH=other:{startup}", sys.executable], "comes before ours"),
+        (["env", "-C", "other", "PYTHONPATH=:{startup}", sys.executable], "comes before ours"),
+    ],
+)
+def test_what_takes_the_patch_away_is_not_run(url, tmp_path, command, reason):
+    """Although Python itself would take it."""
+    (tmp_path / "script").write_text(f"#!/usr/bin/env -S PYTHONPATH=lib {sys.executable}\n{FETCH}")
+    hidden = f"#!/bin/sh\n'''exec' {sys.executable} -I \"$0\" \"$@\"\n' '''\n{FETCH}"
+    (tmp_path / "piped").write_text(hidden)
+    (tmp_path / "app.py").write_text(FETCH)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "sitecustomize.py").write_text("")
+    for name in ("script", "piped"):
+        (tmp_path / name).chmod(0o755)
+    words = [word.replace("{startup}", str(run._STARTUP)) for word in command]
+    ran = socksy_run("--proxy", url, *words, "app.py", cwd=tmp_path)
+
+    assert (ran.stdout, ran.returncode) == ("", 2)
+    assert "cannot be patched, and is not run" in ran.stderr
+    assert reason in ran.stderr
+
+
+def test_env_in_front_is_no_matter_if_it_leaves_the_patch_alone(proxy, url, tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "fetch.py").write_text(FETCH)
+    path = f"PYTHONPATH={tmp_path}/lib:{run._STARTUP}"
+    ran = socksy_run("--proxy", url, "env", "-u", "X", path, sys.executable, "-m", "fetch")
+
+    assert (ran.stdout, ran.returncode) == ("ok\n", 0), ran.stderr
+
+
+def test_children_that_would_not_be_patched_are_not_started(proxy, url, tmp_path):
+    """Whatever starts them."""
+    program = """
+import multiprocessing, os, subprocess, sys
+
+def attempt(start):
+    try:
+        start()
+    except PermissionError as exc:
+        print(type(exc).__name__, flush=True)
+
+def spawn(method):
+    process = multiprocessing.get_context(method).Process(target=print, args=("away",))
+    process.start()
+    process.join()
+
+if __name__ == "__main__":
+    code = [sys.executable, "-c", "print('away')"]
+    attempt(lambda: subprocess.run(["env", "-i", *code]))
+    attempt(lambda: subprocess.run(["./tool"], cwd="below"))
+    attempt(lambda: subprocess.run(["tool"], env={**os.environ, "PATH": "below"}))
+    os.unsetenv("PYTHONPATH")
+    attempt(lambda: subprocess.run(code))
+    attempt(lambda: spawn("spawn"))
+    attempt(lambda: spawn("forkserver"))
+"""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "tool").write_text(f"#!{sys.executable} -I\nprint('away')")
+    (tmp_path / "below" / "tool").chmod(0o755)
+    (tmp_path / "app.py").write_text(program)
+    ran = socksy_run("--proxy", url, "app.py", cwd=tmp_path)
+
+    assert (ran.stdout, ran.returncode) == ("DirectTrafficError\n" * 6, 0), ran.stderr
 
 
 def test_a_python_that_runs_nothing_need_not_be_patched(url):
@@ -278,9 +356,27 @@ def test_becoming_the_program(monkeypatch):
         (sys.executable, [sys.executable, "-u", "x.py"], env),
         (sys.executable, [sys.executable, "-IV"], env),
     ]
-    with pytest.raises(socksy.InvalidArgumentError, match="takes no notice"):
+    with pytest.raises(socksy.InvalidArgumentError, match="it is run with -S"):
         run.execute([sys.executable, "-S", "x.py"], env)
     assert len(became) == 2
+
+
+def test_an_interpreter_that_cannot_be_asked(tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/nowhere/python3\n")
+    script.chmod(0o755)
+    with pytest.raises(
+        socksy.InvalidArgumentError, match="/nowhere/python3 cannot be run: No such"
+    ):
+        run.execute([str(script)], run.environment([run.TOR]))
+
+
+def test_a_python_for_which_there_is_no_excuse(tmp_path, monkeypatch):
+    silent = tmp_path / "python3"
+    silent.write_text("#!/bin/sh\n")
+    silent.chmod(0o755)
+    with pytest.raises(socksy.InvalidArgumentError, match="takes no notice"):
+        run.execute([str(silent), "x.py"], run.environment([run.TOR]))
 
 
 def test_scripts_and_folders_run_with_this_python(tmp_path):

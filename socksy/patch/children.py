@@ -14,16 +14,17 @@ import sys
 
 from ..errors import DirectTrafficError
 from . import wrap_module
+from .programs import interpreter, single_letters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from . import Patch
+    from .programs import Interpreter
 
 VARIABLE = "SOCKSY_RUN"
-_MAX_SHEBANG = 4096
 # Options of Python that ignore PYTHONPATH (-I, -E) or sitecustomize (-I, -S).
 _UNPATCHABLE = frozenset("IES")
 
@@ -51,30 +52,94 @@ def patch_as_told(startup: str) -> Patch:
     settings = json.loads(told)
     patch = wrap_module(**settings)
     if settings.get("guard"):
-        sys.addaudithook(_Watch(startup))
+        _Watch(startup).begin()
     return patch
 
 
+def why_unpatched(python: Interpreter, startup: str) -> str | None:
+    """What keeps a Python from being patched; None if nothing does."""
+    for option in python.command[1:]:
+        if not option.startswith("--") and _UNPATCHABLE.intersection(single_letters(option)):
+            return f"it is run with {option}"
+    if VARIABLE not in python.env:
+        return f"its environment has no {VARIABLE}"
+    path = python.env.get("PYTHONPATH", "").split(os.pathsep)
+    if startup not in path:
+        return "its PYTHONPATH is another one"
+    for entry in path[: path.index(startup)]:
+        other = _sitecustomize_in(os.path.join(python.cwd or os.curdir, entry))
+        if other is not None:
+            return f"{other} comes before ours"
+    return None
+
+
+def _sitecustomize_in(folder: str) -> str | None:
+    """The module, package or what else the import system finds in a folder, or a zip file."""
+    for hook in sys.path_hooks:  # not by PathFinder, which remembers what was not there
+        try:
+            spec = hook(folder).find_spec("sitecustomize")
+        except ImportError:  # it is not for that kind of folder
+            continue
+        return None if spec is None else spec.origin  # None, too, of a folder that is no package
+    return None
+
+
 class _Watch:
-    """An audit hook that refuses to start a Python which would not be patched."""
+    """Refuses to start a Python that would not be patched."""
 
     def __init__(self, startup: str) -> None:
         self._startup = startup
+        # os.putenv and os.unsetenv change what children inherit, and os.environ does not hear of it
+        self._inherited = {name: os.environ.get(name) for name in ("PYTHONPATH", VARIABLE)}
+
+    def begin(self) -> None:
+        """For good: an audit hook cannot be taken out again."""
+        sys.addaudithook(self)
+        try:
+            import _posixsubprocess
+        except ImportError:  # Windows
+            return
+        # With this one multiprocessing starts Python, and no hook is told.
+        _posixsubprocess.fork_exec = self.before(_posixsubprocess.fork_exec)
+
+    def before(self, fork_exec: Callable[..., int]) -> Callable[..., int]:
+        """The function of `_posixsubprocess`, watched over."""
+
+        def watched(
+            argv: Any, files: Any, close: Any, keep: Any, cwd: Any, env: Any, *rest: Any
+        ) -> int:
+            pairs = None
+            if env is not None:
+                parted = (os.fsencode(pair).partition(b"=") for pair in env)
+                pairs = {name: value for name, _, value in parted}
+            for file in files:  # subprocess tries each folder of PATH
+                if os.path.isfile(os.path.join(os.fsencode(cwd or b""), os.fsencode(file))):
+                    self._check(file, argv, cwd, pairs)
+                    break
+            return fork_exec(argv, files, close, keep, cwd, env, *rest)
+
+        return watched
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        # subprocess: executable, args, cwd, env; the others end with path, args, env
+        """The audit hook."""
         if event == "subprocess.Popen":
-            path, argv, _, env = arguments
+            self._check(*arguments)
         elif event in ("os.exec", "os.posix_spawn", "os.spawn"):
-            path, argv, env = arguments[-3:]
-        else:
-            return
+            file, argv, env = arguments[-3:]
+            self._check(_as_path(file), argv, None, env)
+        elif event in ("os.putenv", "os.unsetenv"):
+            name, *value = map(os.fsdecode, arguments)
+            if name in self._inherited:
+                self._inherited[name] = value[0] if value else None
+
+    def _check(self, file: Any, argv: Any, cwd: Any, env: Mapping[Any, Any] | None) -> None:
         if isinstance(argv, (str, bytes)):  # on Windows
             argv = [argv]
         command = [os.fsdecode(word) for word in argv] or [""]
-        if path is not None:
-            command[0] = os.fsdecode(path)
-        reason = self._reason(command, os.environ if env is None else env)
+        if file is not None:
+            command[0] = os.fsdecode(file)
+        python = interpreter(command, self._environment(env), cwd and os.fsdecode(cwd))
+        reason = None if python is None else why_unpatched(python, self._startup)
         if reason is not None:
             raise DirectTrafficError(
                 errno.EPERM,
@@ -82,113 +147,18 @@ class _Watch:
                 hint="Run with --no-guard to let Python programs go that cannot be patched",
             )
 
-    def _reason(self, command: list[str], env: Mapping[Any, Any]) -> str | None:
-        python = interpreter(command)
-        if python is None:
-            return None
-        for option in python[1:]:
-            if not option.startswith("--") and _UNPATCHABLE.intersection(_letters(option)):
-                return f"it is run with {option}"
-        known = {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()}
-        if VARIABLE not in known:
-            return f"its environment has no {VARIABLE}"
-        if self._startup not in known.get("PYTHONPATH", "").split(os.pathsep):
-            return "its PYTHONPATH is another one"
-        return None
+    def _environment(self, env: Mapping[Any, Any] | None) -> dict[str, str]:
+        given = {**os.environ, **self._inherited} if env is None else env
+        return {
+            os.fsdecode(name): os.fsdecode(value)
+            for name, value in given.items()
+            if value is not None
+        }
 
 
-# -- what is a Python program?
-
-
-def interpreter(command: Sequence[str]) -> list[str] | None:
-    """The Python that runs a command, and the options it is given; None for other programs."""
-    words = _without_env(command)
-    if not words:
-        return None
-    program = find(words[0])
-    if program is None:
-        return None
-    if _is_python(program):
-        return [program, *_options(words[1:])]
-    words = _without_env(_shebang(program))
-    if words and _is_python(words[0]):
-        return [find(words[0]) or words[0], *_options(words[1:])]
-    return None
-
-
-def find(program: str) -> str | None:
-    """A program as a shell finds it; None if there is none."""
-    if os.path.dirname(program):
-        return program if os.path.isfile(program) else None
-    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
-        path = os.path.join(folder, program)
-        if os.path.isfile(path) and os.access(path, os.X_OK):
-            return path
-    return None
-
-
-def _is_python(program: str) -> bool:
-    name = os.path.basename(program).removesuffix(".exe")
-    return name.rstrip("0123456789.tdw") in ("python", "pypy")
-
-
-def _without_env(words: Sequence[str]) -> list[str]:
-    """Without ``/usr/bin/env``, its -S, and the variables that it sets."""
-    rest = list(words)
-    if rest and os.path.basename(rest[0]) == "env":
-        del rest[0]
-        while rest and (rest[0] in ("-S", "--") or "=" in rest[0]):
-            del rest[0]
-    return rest
-
-
-def _shebang(program: str) -> list[str]:
-    """The words of a script's first line, or of the second where pip hides a long path there."""
-    try:
-        with open(program, "rb") as file:
-            head = file.read(_MAX_SHEBANG)
-    except OSError:
-        return []
-    if not head.startswith(b"#!"):
-        return []
-    first, _, rest = head[2:].decode("utf-8", "replace").partition("\n")
-    words = first.split()
-    if rest.startswith("'''exec' "):
-        import shlex
-
-        words = shlex.split(rest.partition("\n")[0])[1:2]
-    return words
-
-
-def _options(arguments: Sequence[str]) -> list[str]:
-    """The interpreter's own options, up to the program."""
-    return list(_each_option(iter(arguments)))
-
-
-def _each_option(arguments: Iterator[str]) -> Iterator[str]:
-    for argument in arguments:
-        if len(argument) < 2 or argument == "--" or not argument.startswith("-"):
-            return
-        if argument.startswith("--"):
-            yield argument
-            if argument == "--check-hash-based-pycs":
-                yield next(arguments, "")
-            continue
-        letters = _letters(argument)
-        if letters:
-            yield f"-{letters}"
-        rest = argument[1 + len(letters) :]
-        if rest[:1] in ("c", "m"):
-            return
-        if rest:
-            yield f"-{rest}"
-        if len(rest) == 1:
-            yield next(arguments, "")
-
-
-def _letters(option: str) -> str:
-    """The single-letter options of a word: what stands before -c, -m, -W or -X begins."""
-    for place, letter in enumerate(option[1:], 1):
-        if letter in "cmWX":
-            return option[1:place]
-    return option[1:]
+def _as_path(file: Any) -> str:
+    """What exec is given: a descriptor, or a path, which has no folder if it is of this one."""
+    if isinstance(file, int):
+        return f"/proc/self/fd/{file}"
+    path = os.fsdecode(file)
+    return os.path.join(os.curdir, path) if os.path.isfile(path) else path
