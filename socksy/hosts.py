@@ -103,8 +103,12 @@ def to_ascii(name: str) -> str:
     """
     if len(name) > MAX_NAME:  # which no encoding makes shorter, but some take their time
         raise InvalidTargetError(f"the host name has {len(name)} characters; 255 bytes are allowed")
-    import idna
-
+    try:
+        import idna
+    except ImportError as exc:
+        raise InvalidTargetError(
+            "the host name is not ASCII, which takes the package idna; it cannot be imported"
+        ) from exc
     try:
         labels = idna.uts46_remap(name, std3_rules=False).split(".")
         return ".".join(

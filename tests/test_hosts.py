@@ -2,6 +2,7 @@
 
 import ipaddress
 import pickle
+import sys
 
 import pytest
 from hypothesis import example, given, settings
@@ -322,6 +323,14 @@ def test_a_lookup_of_an_onion_is_refused_in_every_form_of_a_host(host):
 def test_any_other_lookup_is_not(host):
     """Nor of what can be no host: whoever would look it up says so."""
     refuse_onion(host)
+
+
+def test_without_idna_only_ascii_will_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "idna", None)
+
+    assert clean_host("a.test") == "a.test"
+    with pytest.raises(InvalidTargetError, match="package idna"):
+        clean_host("bücher.test")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import venv
 
 import pytest
 
@@ -158,6 +159,32 @@ def test_the_guard_is_on_unless_it_is_told_otherwise(url):
         assert ran.stdout == expected, ran.stderr
 
 
+def test_a_python_that_has_no_idna_finds_ours(socks_server_factory, tmp_path):
+    """And nothing else of what is installed here."""
+    venv.create(tmp_path / "venv")
+    program = """
+    import socket, sys, urllib.request
+    for name in ("pytest", "socksy_no_such_module"):
+        try:
+            __import__(name)
+        except ImportError as exc:
+            print(exc.name)
+    assert "idna" not in sys.modules
+    print(socket.gethostbyname("b\u00fccher.test").partition(".")[0])
+    print(urllib.request.urlopen("http://127.0.0.2/", timeout=10).read().decode())
+    print(socket.create_connection(("b\u00fccher.test", 80), 10).recv(2))
+    """
+    with serving(serve_web) as web, serving(lambda connection: connection.sendall(b"hi")) as other:
+        proxy = socks_server_factory(names={"127.0.0.2:80": web, "xn--bcher-kva.test": other})
+        python = str(tmp_path / "venv" / "bin" / "python")
+        ran = socksy_run(
+            "--proxy", proxy.url(), "--bypass", "", python, "-c", textwrap.dedent(program)
+        )
+
+    expected = "pytest\nsocksy_no_such_module\n240\nok\nb'hi'\n"
+    assert (ran.stdout, ran.returncode) == (expected, 0), ran.stderr
+
+
 def test_another_sitecustomize_is_still_found(url, tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import socksy; print(socksy.is_wrapped())")
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -263,7 +290,9 @@ def executed(monkeypatch):
     found = []
 
     def note(words, env):
-        found.append((words, json.loads(env[children.VARIABLE])))
+        settings = json.loads(env[children.VARIABLE])
+        assert os.path.isfile(os.path.join(settings.pop("idna"), "idna", "__init__.py"))
+        found.append((words, settings))
         return 0
 
     monkeypatch.setattr(run, "execute", note)

@@ -11,6 +11,8 @@ import errno
 import json
 import os
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
 
 from ..errors import DirectTrafficError
 from . import wrap_module
@@ -19,12 +21,14 @@ from .programs import interpreter, single_letters
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from importlib.machinery import ModuleSpec
     from typing import Any
 
     from . import Patch
     from .programs import Interpreter
 
 VARIABLE = "SOCKSY_RUN"
+_IDNA = "idna"  # our only dependency, and its folder in the settings
 # Options of Python that ignore PYTHONPATH (-I, -E) or sitecustomize (-I, -S).
 _UNPATCHABLE = frozenset("IES")
 
@@ -40,6 +44,9 @@ def environment(
         startup: the folder of our `sitecustomize`.
     """
     path = [startup, *filter(None, [before.get("PYTHONPATH")])]
+    found = find_spec(_IDNA)
+    if found is not None and found.origin is not None:
+        settings = {**settings, _IDNA: os.path.dirname(os.path.dirname(found.origin))}
     told = json.dumps(dict(settings), separators=(",", ":"))
     return {**before, "PYTHONPATH": os.pathsep.join(path), VARIABLE: told}
 
@@ -50,10 +57,24 @@ def patch_as_told(startup: str) -> Patch:
     if told is None:
         raise RuntimeError(f"its environment has no {VARIABLE}")
     settings = json.loads(told)
+    folder = settings.pop(_IDNA, None)
+    if folder is not None:
+        sys.meta_path.append(_Spare(folder))
     patch = wrap_module(**settings)
     if settings.get("guard"):
         _Watch(startup).begin()
     return patch
+
+
+class _Spare:
+    """Finds our `idna`, for a Python in whose environment there is none: the last that is asked."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Of nothing else, and not of what is in that package: it knows where it is itself."""
+        return PathFinder.find_spec(name, [self._folder]) if name == _IDNA else None
 
 
 def why_unpatched(python: Interpreter, startup: str) -> str | None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 
+import idna
 import pytest
 
 import socksy
@@ -18,6 +19,12 @@ def test_the_environment_keeps_what_was_there():
     assert env["PYTHONPATH"] == os.pathsep.join(["/startup", "/mine"])
     assert env["A"] == "1"
     assert children.environment(settings, "/startup", {})["PYTHONPATH"] == "/startup"
+
+
+def test_without_idna_here_none_is_handed_on(monkeypatch):
+    monkeypatch.setitem(sys.modules, "idna", None)
+
+    assert children.environment({"guard": True}, "/s", {})[children.VARIABLE] == '{"guard":true}'
 
 
 PATCHED = {"PYTHONPATH": "/startup", children.VARIABLE: "{}"}
@@ -207,6 +214,7 @@ def test_multiprocessing_is_watched_too(inherited, env):
 def test_patching_as_told(monkeypatch, guard):
     told = children.environment({"proxy": ["socks5h://127.0.0.1:1"], "guard": guard}, "/s", {})
     monkeypatch.setenv(children.VARIABLE, told[children.VARIABLE])
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
     watched = []
 
     # an audit hook would stay
@@ -214,6 +222,8 @@ def test_patching_as_told(monkeypatch, guard):
     with children.patch_as_told("/s"):
         assert socksy.is_wrapped()
     assert watched == ["/s"] * guard
+    assert sys.meta_path[-1].find_spec("idna").origin == idna.__file__
+    assert sys.meta_path[-1].find_spec("pytest") is None
 
 
 def test_patching_without_being_told_how_is_an_error(monkeypatch):
