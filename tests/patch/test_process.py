@@ -6,6 +6,7 @@ import errno
 import http.client
 import importlib.util
 import inspect
+import ipaddress
 import logging
 import logging.handlers
 import multiprocessing
@@ -1099,6 +1100,19 @@ def test_a_copy_of_a_socket_knows_whom_the_other_has_asked(datagrams):
     with sock.dup() as copy:
         assert answer_to(sock, (REAL, port, 0, 0))[0] == REAL
         assert answer_to(copy, one)[0] == REAL
+
+
+def test_hosts_of_every_type_that_is_taken(datagrams):
+    """And what is none is refused as ever."""
+    sock, port = datagrams
+    host = ipaddress.ip_address(REAL)
+
+    assert answer_to(sock, (host, port, 0, 0))[0] == REAL
+    for nothing in ((), ("::1",), ("::1", []), ([], 9), "::1"):
+        with pytest.raises(TypeError):
+            sock.sendto(b"x", nothing)
+    with pytest.raises(TypeError):
+        sock.sendto(b"x")
 
 
 @pytest.mark.parametrize("others", ["addresses", "names"])
