@@ -59,6 +59,16 @@ _names_of: Callable[[ModuleType], dict[str, Any]] = vars(ModuleType)["__dict__"]
 # Their functions in the socket module ask resolvers of their own, and know nothing of a patch.
 _RIVALS = ("gevent", "eventlet")
 
+# They use `socket`, but their connections are made in another module: wrapping them alone would
+# look like success, and go direct.
+_CONNECT_ELSEWHERE = {
+    "urllib.request": "http.client",
+    "requests.adapters": "urllib3.util.connection",
+    "requests.utils": "urllib3.util.connection",
+    "urllib3.connection": "urllib3.util.connection",
+    "botocore.httpsession": "urllib3.util.connection",
+}
+
 _lock = RLock()
 _active: list[Patch] = []
 
@@ -336,7 +346,8 @@ def wrap_module(
 
     Raises:
         InvalidProxyError: there is no proxy to use, or it cannot be understood.
-        InvalidArgumentError: a module that does not use `socket`, or a wrong bypass rule.
+        InvalidArgumentError: a module that does not use `socket`, or whose connections are made in
+            another one that is not wrapped; or a wrong bypass rule.
         ProxyUnsupportedError: gevent or eventlet has put its own functions into the socket module.
     """
     for module in modules:
@@ -344,6 +355,7 @@ def wrap_module(
             raise TypeError(f"wrap_module takes modules, not {type(module).__name__}")
     rules = bypass if isinstance(bypass, Bypass) else Bypass(bypass)
     _refuse_rivals()
+    _refuse_half_measures(modules)
     return Patch(modules or (socket,), proxy, rules, remote_bind, guard)._do()
 
 
@@ -354,6 +366,18 @@ def _refuse_rivals() -> None:
             raise ProxyUnsupportedError(
                 message=f"{rival} has patched the socket module: its functions would go around us",
                 hint="Nothing was changed. Use SocksSocket itself: see docs/gevent.md",
+            )
+
+
+def _refuse_half_measures(modules: tuple[ModuleType, ...]) -> None:
+    if is_wrapped():
+        return
+    wrapped = {module.__name__ for module in modules}
+    for name in wrapped & set(_CONNECT_ELSEWHERE):
+        needed = _CONNECT_ELSEWHERE[name]
+        if needed not in wrapped and not is_wrapped(sys.modules.get(needed, socket)):
+            raise InvalidArgumentError(
+                f"the connections of {name} are made in {needed}: wrap that one too, or instead"
             )
 
 

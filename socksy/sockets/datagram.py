@@ -27,6 +27,7 @@ from ..protocol.steps import REPLY, timed_out
 from ..proxy import SOCKS5
 from .association import DONTWAIT, UDP_ASSOCIATE, Association, Shared, discard_all
 from .dial import PATIENCE, POLLIN, family_of, run, wait
+from .kinds import combine
 from .lookup import target_addresses
 from .remote import in_family
 from .stream import SocksSocket
@@ -613,5 +614,5 @@ def datagram_class(kind: type) -> type:
     found = _classes.get(kind)
     if found is None:
         members = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
-        found = _classes[kind] = type(kind)(kind.__name__, (kind, DatagramSocket), members)
+        found = _classes[kind] = combine(kind.__name__, (kind, DatagramSocket), members)
     return found

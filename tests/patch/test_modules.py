@@ -3,6 +3,7 @@
 import contextlib
 import ftplib
 import http.client
+import importlib
 import smtplib
 import socket
 import types
@@ -12,6 +13,7 @@ from itertools import permutations
 import pytest
 
 import socksy
+from socksy import InvalidArgumentError
 
 from ..support import BANNER, echo, read_exactly, script, serve_web, serving
 
@@ -219,3 +221,28 @@ def test_active_ftp(socks_server_factory, no_local_lookup):
                 assert client.nlst() == ["file"]
     assert [request.command.name for request in proxy.requests] == ["CONNECT", "BIND"]
     assert told[0][0] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [
+        ("urllib.request", "http.client"),
+        ("requests.adapters", "urllib3.util.connection"),
+        ("requests.utils", "urllib3.util.connection"),
+        ("urllib3.connection", "urllib3.util.connection"),
+    ],
+)
+def test_a_module_that_connects_in_another_one_is_not_enough(name, needed):
+    """It would look like success, and go direct."""
+    module, other = importlib.import_module(name), importlib.import_module(needed)
+    dead = "socks5h://127.0.0.1:1"
+    with pytest.raises(InvalidArgumentError, match=f"are made in {needed}"):
+        socksy.wrap_module(module, proxy=dead)
+    assert not socksy.is_wrapped(module)
+
+    with socksy.wrap_module(module, other, proxy=dead):
+        assert socksy.is_wrapped(module)
+    with socksy.wrap_module(other, proxy=dead), socksy.wrap_module(module, proxy=dead):
+        assert socksy.is_wrapped(module)
+    with socksy.wrap_module(proxy=dead), socksy.wrap_module(module, proxy=dead):
+        assert socksy.is_wrapped(module)

@@ -694,6 +694,27 @@ def test_subclasses_stay_what_they_are(server, echo):
             assert type(copy) is type(sock)
 
 
+def test_subclasses_may_be_demanding(server, echo):
+    """What a program wants to know of subclasses, it has been told: the one we make is none."""
+
+    class Registry(type):
+        def __new__(cls, name, bases, members, *, label=None):
+            assert label is not None
+            return super().__new__(cls, name, bases, members)
+
+        def __init__(cls, name, bases, members, *, label=None):
+            super().__init__(name, bases, members)
+
+    class Mine(SocksSocket, metaclass=Registry, label="mine"):
+        def __init_subclass__(cls, *, label):
+            raise AssertionError("nobody derives from this")
+
+    with Mine(type=socket.SOCK_DGRAM, proxy=server.url("socks5h")) as sock:
+        sock.settimeout(5)
+        sock.sendto(b"x", echo)
+        assert sock.recv(1) == b"x"
+
+
 def test_an_adopted_descriptor_is_a_datagram_socket_too():
     with socket.socket(type=socket.SOCK_DGRAM) as plain:
         plain.bind(("127.0.0.1", 0))
