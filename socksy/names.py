@@ -134,9 +134,12 @@ class Resolver:
         name = None if is_unpatched() else _name_in(host)
         if name is None:
             return _socket.getaddrinfo(host, port, family, type, proto, flags)
-        if self._way(name, _number_of(port)) != REMOTE:
+        way = self._way(name, _number_of(port))
+        if way != REMOTE:
             asked = _asked_here(name)
-            found: list[Any] = _socket.getaddrinfo(asked, port, family, type, proto, flags)
+            found: list[Any] = _ask(
+                way, _socket.getaddrinfo, asked, port, family, type, proto, flags
+            )
             self._remember(name, _number_of(port), [entry[4][0] for entry in found])
             return found
         if flags & AI_NUMERICHOST:
@@ -153,9 +156,10 @@ class Resolver:
         name = None if is_unpatched() or _text(hostname) in _WILDCARDS else _name_in(hostname)
         if name is None:
             return _socket.gethostbyname(hostname)
-        if self._way(name, 0) == REMOTE:
+        way = self._way(name, 0)
+        if way == REMOTE:
             return placeholder(name)
-        address = _socket.gethostbyname(_asked_here(name))
+        address = _ask(way, _socket.gethostbyname, _asked_here(name))
         self._remember(name, 0, [address])
         return address
 
@@ -167,9 +171,10 @@ class Resolver:
             if text is not None and text.isascii() and not _DIGITS_AND_DOTS.issuperset(text):
                 hostname = _dotted(text)  # the C library would ask for 0x7f.1
             return _socket.gethostbyname_ex(hostname)
-        if self._way(name, 0) == REMOTE:
+        way = self._way(name, 0)
+        if way == REMOTE:
             return name, [], [placeholder(name)]
-        found = _socket.gethostbyname_ex(_asked_here(name))
+        found = _ask(way, _socket.gethostbyname_ex, _asked_here(name))
         self._remember(name, 0, found[2])
         return found
 
@@ -287,6 +292,19 @@ def _number_of(port: Any) -> int:
 def _asked_here(name: str) -> Any:
     """What the system's resolver is asked; localhost, and what is below, never leave (RFC 6761)."""
     return b"localhost" if is_localhost(name) else name.encode()
+
+
+def _ask(way: int, function: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Ask the system; if it does not know a name that a proxy could know, say why it was asked."""
+    try:
+        return function(*arguments)
+    except gaierror as exc:
+        if way == HERE:
+            exc.strerror = (
+                f"{exc.strerror}: the proxy's URL says to look names up here; "
+                "with socks5h:// or socks4a:// the proxy does it"
+            )
+        raise
 
 
 def _no_such_name() -> gaierror:

@@ -301,6 +301,18 @@ def test_the_addresses_of_direct_names_are_remembered():
     assert here.direct_names("127.0.0.1") == set()
 
 
+@pytest.mark.parametrize("function", ["getaddrinfo", "gethostbyname", "gethostbyname_ex"])
+def test_a_name_that_only_the_proxy_knows_may_be_looked_up_here_in_vain(function):
+    """Whoever has written socks5:// is told what that means."""
+    arguments = ("a" * 64, 80) if function == "getaddrinfo" else ("a" * 64,)
+    for way, hint in ((HERE, True), (DIRECT, False)):
+        resolver = Resolver(lambda host, port, way=way: way)
+        with pytest.raises(socket.gaierror) as caught:
+            getattr(resolver, function)(*arguments)
+        assert caught.value.errno in (socket.EAI_NONAME, socket.EAI_FAIL)
+        assert ("socks5h://" in str(caught.value)) is hint
+
+
 def test_the_decision_is_told_the_port_where_there_is_one(no_local_lookup):
     asked = []
     resolver = Resolver(lambda host, port: asked.append((host, port)) or REMOTE)

@@ -126,7 +126,13 @@ class SocksSocket(socket.socket):
             self._route = as_route(proxy)
         if remote_bind is not None:
             self.remote_bind = remote_bind
-        super().__init__(family, type, proto, fileno)
+        try:
+            super().__init__(family, type, proto, fileno)
+        except TypeError:
+            first: object = family
+            if isinstance(first, (str, Proxy)):
+                raise TypeError("a SocksSocket is given its proxy by name: proxy=...") from None
+            raise
         if (fileno is not None or type not in _STREAMS) and _type_of(self) == _DATAGRAM:
             self._become_datagram()
 

@@ -418,6 +418,11 @@ def test_set_proxy_chooses_before_connecting(server, echo_server):
     assert caught.value.errno == errno.EISCONN
 
 
+def test_a_proxy_in_the_place_of_the_family_is_an_error_that_says_so():
+    with pytest.raises(TypeError, match="proxy="):
+        SocksSocket("socks5h://127.0.0.1:1080")
+
+
 def test_a_wrong_proxy_is_refused_by_the_constructor():
     """With no descriptor made for nothing (see the fixture)."""
     with pytest.raises(socksy.InvalidProxyError):
