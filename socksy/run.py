@@ -62,9 +62,13 @@ def command(
         return [sys.executable, *words]
     if (path / "__main__.py").is_file():
         return [sys.executable, *words]
-    if programs.find(words[0]) is None:
+    found = programs.find(words[0])
+    if found is None:
         raise InvalidArgumentError(f"{words[0]}: no such program")
-    raise InvalidArgumentError(f"{words[0]} is not written in Python: only that can be patched")
+    message = f"{words[0]} is not written in Python: only that can be patched"
+    if programs.shebang(found):  # one of pyenv's, say
+        message += f" ({found} is a script that may run one: name that, or use -m)"
+    raise InvalidArgumentError(message)
 
 
 def environment(

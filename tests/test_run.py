@@ -366,6 +366,16 @@ def test_bad_usage(executed, monkeypatch, capsys, arguments, said):
     assert "s3cret" not in err
 
 
+def test_a_shell_script_in_the_place_of_a_program(tmp_path, capsys):
+    """As pyenv's are: what it would run is not known before."""
+    script = tmp_path / "pytest"
+    script.write_text("#!/bin/sh\nexec python -m pytest\n")
+    script.chmod(0o755)
+    assert cli.main(["run", "--tor", str(script)]) == 2
+
+    assert "is a script that may run one: name that, or use -m" in capsys.readouterr().err
+
+
 def test_a_program_that_cannot_be_executed(tmp_path, monkeypatch, capsys):
     (tmp_path / "script").write_text(f"#!{sys.executable}\n")
     env = run.environment([run.TOR])

@@ -56,8 +56,8 @@ def interpreter(
             program = words[0]  # who runs the script is told that this one is missing
         if _is_python(program):
             return Interpreter([_absolute(program), *_options(words[1:])], known, cwd)
-        shebang = _shebang(program)
-        words = [*shebang, program, *words[1:]] if shebang else []
+        runner = shebang(program)
+        words = [*runner, program, *words[1:]] if runner else []
     return None
 
 
@@ -88,7 +88,7 @@ def _is_pythons_name(program: str) -> bool:
     return name.rstrip("0123456789.tdw") in ("python", "pypy")
 
 
-def _shebang(program: str) -> list[str]:
+def shebang(program: str) -> list[str]:
     """The command in a script's first line, or in the second where pip hides a long path there."""
     try:
         with open(program, "rb") as file:
