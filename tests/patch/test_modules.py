@@ -51,7 +51,7 @@ WAYS_TO_IMPORT = [
 ]
 
 
-@pytest.mark.trap(6)
+@pytest.mark.need(6)
 @pytest.mark.parametrize(("imports", "connect"), WAYS_TO_IMPORT)
 def test_each_way_to_import_it_goes_through_the_proxy(proxy, no_local_lookup, imports, connect):
     helper = "\ndef connected(sock, address):\n    sock.connect(address)\n    return sock\n"
@@ -82,7 +82,7 @@ def test_the_socket_module_does_not_change(proxy):
     assert ftplib.socket is http.client.socket is socket
 
 
-@pytest.mark.trap(6)
+@pytest.mark.need(6)
 def test_wrapping_smtplib_leaves_urllib_direct(socks_server_factory, no_local_lookup):
     mail = script(
         (0, b"220 hi\r\n"), (b"ehlo me\r\n", b"250 ok\r\n"), (b"QUIT\r\n", b"221 bye\r\n")

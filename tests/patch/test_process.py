@@ -225,7 +225,8 @@ def by_fastopen():
     return sock
 
 
-@pytest.mark.trap(1, 26)
+@pytest.mark.need(1)
+@pytest.mark.trap(26)
 @pytest.mark.parametrize(
     "connect",
     [
@@ -354,7 +355,7 @@ def test_a_class_that_cannot_be_joined_with_ours_makes_no_sockets(patched):
 # -- who does not
 
 
-@pytest.mark.trap(7)
+@pytest.mark.need(7)
 def test_loopback_is_reached_directly(patched, proxy):
     with serving(echo) as (_, port):
         for host in ("127.0.0.1", "localhost", "app.localhost"):

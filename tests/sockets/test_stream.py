@@ -197,7 +197,8 @@ def test_an_onion_name_is_never_looked_up(server, scheme, lookups):
     ["127.0.0.1", b"127.0.0.1", ipaddress.ip_address("127.0.0.1"), "::ffff:127.0.0.1"],
     ids=repr,
 )
-@pytest.mark.trap(8)
+@pytest.mark.trap(23)
+@pytest.mark.need(8)
 def test_every_spelling_of_a_host_is_taken(server, echo_server, host):
     """Bytes, ipaddress objects; an IPv4-mapped address goes out as IPv4."""
     with SocksSocket(socket.AF_INET6, proxy=server.url("socks5h")) as sock:
@@ -206,7 +207,7 @@ def test_every_spelling_of_a_host_is_taken(server, echo_server, host):
         assert server.requests[-1].host == "127.0.0.1"
 
 
-@pytest.mark.trap(23)
+@pytest.mark.need(8)
 def test_four_values_without_a_scope_are_an_address(server, echo_server_v6):
     """As AF_INET6 code passes them."""
     with SocksSocket(socket.AF_INET6, proxy=server.url("socks5h")) as sock:
