@@ -33,7 +33,7 @@ from tests.adapters.test_requests import RequestsClient
 from tests.adapters.test_urllib import UrllibClient
 from tests.adapters.test_urllib3 import Urllib3Client
 from tests.adapters.web import LARGE
-from tests.support import eventually, serving, unused_port
+from tests.support import eventually, read_exactly, serving, unused_port
 
 from .servers import SERVERS, Refusal
 from .targets import IN_NAMESPACE
@@ -78,12 +78,13 @@ class HttpxClient(behaviours.Client):
         body: list[bytes] | None = None,
         connect: float = 5,
         read: float = 5,
+        write: float = 5,
     ) -> tuple[int, bytes]:
         response = self.client.request(
             method,
             url,
             content=body and iter(body),
-            timeout=httpx.Timeout(5, connect=connect, read=read),
+            timeout=httpx.Timeout(5, connect=connect, read=read, write=write),
         )
         return response.status_code, response.content
 
@@ -117,13 +118,14 @@ class AsyncHttpxClient(Looped, HttpxClient):
         body: list[bytes] | None = None,
         connect: float = 5,
         read: float = 5,
+        write: float = 5,
     ) -> tuple[int, bytes]:
         async def request() -> tuple[int, bytes]:
             response = await self.client.request(
                 method,
                 url,
                 content=body and streamed(body),
-                timeout=httpx.Timeout(5, connect=connect, read=read),
+                timeout=httpx.Timeout(5, connect=connect, read=read, write=write),
             )
             return response.status_code, response.content
 
@@ -364,17 +366,33 @@ def test_httpx_takes_a_closed_connection_for_one_that_has_ended(server: Any, sit
     assert stream.get_extra_info("is_readable")
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("stalling", ["the method choice", "the reply", None])
-def test_httpx_closes_what_is_cancelled(
-    socks_server_factory: Any,
-    sites: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    backend: str,
-    stalling: str | None,
-):
-    """While the proxy stalls, or (None) the site."""
-    server = socks_server_factory(faults=stall_at(stalling) if stalling else ())
+@pytest.mark.parametrize("library", [HttpxClient, AsyncHttpxClient, TrioHttpxClient])
+def test_httpx_write_timeout_is_for_each_piece_of_a_body(server: Any, library: Any):
+    """Who reads slowly does not stall."""
+    body = [bytes(24 << 20)]
+
+    def read_slowly(connection: socket.socket) -> None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        left = len(body[0])
+        while left > 0:
+            left -= len(read_exactly(connection, 1 << 20))
+            time.sleep(0.04)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    client = library(server.url(), None)
+    with serving(read_slowly) as (host, port):
+        began = time.monotonic()
+        assert client.request("POST", f"http://{host}:{port}/", body, write=0.3) == (200, b"ok")
+        assert time.monotonic() - began > 0.6
+        client.close()
+
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[socksy.SocksSocket]:
+    """The sockets that were made for connections."""
     made: list[socksy.SocksSocket] = []
 
     class Recorded(socksy.SocksSocket):
@@ -383,6 +401,20 @@ def test_httpx_closes_what_is_cancelled(
             made.append(self)
 
     monkeypatch.setattr(stream, "SocksSocket", Recorded)
+    return made
+
+
+@BACKENDS
+@pytest.mark.parametrize("stalling", ["the method choice", "the reply", None])
+def test_httpx_closes_what_is_cancelled(
+    socks_server_factory: Any,
+    sites: dict[str, Any],
+    made: list[socksy.SocksSocket],
+    backend: str,
+    stalling: str | None,
+):
+    """While the proxy stalls, or (None) the site."""
+    server = socks_server_factory(faults=stall_at(stalling) if stalling else ())
 
     async def main() -> None:
         async with httpx.AsyncClient(transport=AsyncSocksTransport(server.url())) as client:
@@ -392,6 +424,59 @@ def test_httpx_closes_what_is_cancelled(
 
     anyio.run(main, backend=backend)
     assert [sock.fileno() for sock in made] == [-1]
+
+
+@BACKENDS
+def test_httpx_closes_what_is_cancelled_before_tls(
+    server: Any, sites: dict[str, Any], made: list[socksy.SocksSocket], backend: str
+):
+    """The tunnel is there, and nobody has it yet."""
+
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+
+            async def trace(event: str, info: Any) -> None:
+                if event == "connection.start_tls.started":
+                    scope.cancel()
+
+            async with httpx.AsyncClient(transport=AsyncSocksTransport(server.url())) as client:
+                await client.get(sites["https"].url(), extensions={"trace": trace})
+        assert scope.cancel_called
+
+    anyio.run(main, backend=backend)
+    assert [sock.fileno() for sock in made] == [-1]
+
+
+@BACKENDS
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_httpx_ends_the_requests_of_a_client_that_is_closed(
+    server: Any, sites: dict[str, Any], trusted: str, backend: str, scheme: str
+):
+    """At once; what other clients do with the number that is free then works."""
+
+    def make_client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=AsyncSocksTransport(server.url(), verify=trusting(trusted))
+        )
+
+    async def main() -> None:
+        client = make_client()
+
+        async def request() -> None:
+            with pytest.raises(httpx.ReadError):
+                await client.get(sites[scheme].url("/slow"), timeout=None)
+
+        with anyio.fail_after(5):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(request)
+                while not sites[scheme].heard:
+                    await anyio.sleep(0.005)
+                await client.aclose()
+            for _ in range(3):
+                async with make_client() as other:
+                    assert (await other.get(sites[scheme].url(host=NAME))).text == "hello"
+
+    anyio.run(main, backend=backend)
 
 
 # -- aiohttp

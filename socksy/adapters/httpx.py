@@ -9,6 +9,7 @@ generator, as in `sockets.dial`; one driver serves `SocksTransport`, another asy
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -79,9 +80,10 @@ class _Connection:
         return (yield from _doing(self._sock, POLLIN, until, self._sock.recv, most))  # type: ignore[no-any-return]
 
     def _writing(self, data: bytes, timeout: float | None) -> Generator[Wait, bool, None]:
-        until = _until(timeout)
+        """The timeout is for each piece: a large body may take as long as it moves on."""
         rest = memoryview(data)
         while rest:
+            until = _until(timeout)
             rest = rest[(yield from _doing(self._sock, POLLOUT, until, self._sock.send, rest)) :]
 
     def _securing(
@@ -92,12 +94,18 @@ class _Connection:
         secure = context.wrap_socket(
             self._sock, server_hostname=name, do_handshake_on_connect=False
         )
-        try:
-            yield from _doing(secure, POLLIN, until, secure.do_handshake)
-        except BaseException:
-            secure.close()
-            raise
+        self._sock = secure  # it has the descriptor now
+        yield from _doing(secure, POLLIN, until, secure.do_handshake)
         return secure
+
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        """httpcore forgets a stream that has no TLS in the end; a cancelled task, too."""
+        try:
+            yield
+        except BaseException:
+            self._sock.close()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         sock = self._sock
@@ -163,7 +171,8 @@ class _Stream(_Connection, httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> _Stream:
         with _as_httpcore(httpcore.ConnectTimeout, httpcore.ConnectError):
-            return _Stream(run(self._securing(ssl_context, server_hostname, timeout)), None)
+            with self._closed_on_failure():
+                return _Stream(run(self._securing(ssl_context, server_hostname, timeout)), None)
 
 
 class _Backend(httpcore.NetworkBackend):
@@ -191,7 +200,47 @@ _wait_readable = getattr(anyio, "wait_readable", None) or anyio.wait_socket_read
 _wait_writable = getattr(anyio, "wait_writable", None) or anyio.wait_socket_writable
 
 
-async def _run(task: Generator[Wait, bool, Any]) -> Any:
+class _Waiters:
+    """The tasks that wait for one socket: it must not be closed under them.
+
+    Loops would go on watching its number, which is soon another socket's. (`anyio.notify_closing`,
+    which would do, is younger than the versions of anyio that this works with.)
+    """
+
+    def __init__(self) -> None:
+        self._scopes: set[anyio.CancelScope] = set()
+        self._closing: socket.socket | None = None
+
+    async def ready(self, sock: socket.socket, event: int, until: float | None) -> bool:
+        self._check_open()
+        scope = anyio.move_on_after(None if until is None else until - monotonic())
+        self._scopes.add(scope)
+        try:
+            with scope:
+                await (_wait_readable if event == POLLIN else _wait_writable)(sock)
+        finally:
+            self._scopes.discard(scope)
+            self._close_if_unused()
+        self._check_open()
+        return not scope.cancelled_caught
+
+    def close(self, sock: socket.socket) -> None:
+        """Close it as soon as all have left, which they do now; they are told so."""
+        self._closing = sock
+        for scope in self._scopes:
+            scope.cancel()
+        self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._closing is not None and not self._scopes:
+            self._closing.close()
+
+    def _check_open(self) -> None:
+        if self._closing is not None:
+            raise OSError(errno.EBADF, "another task has closed the connection")
+
+
+async def _run(task: Generator[Wait, bool, Any], waiters: _Waiters) -> Any:
     """Drive a task in the loop; other tasks have their turn, even if it need not wait."""
     await anyio.lowlevel.checkpoint_if_cancelled()
     waited = False
@@ -199,7 +248,7 @@ async def _run(task: Generator[Wait, bool, Any]) -> Any:
         request = next(task)
         while True:
             waited = True
-            request = task.send(await _ready(*request))
+            request = task.send(await waiters.ready(*request))
     except StopIteration as stop:
         if not waited:
             await anyio.lowlevel.cancel_shielded_checkpoint()
@@ -208,23 +257,21 @@ async def _run(task: Generator[Wait, bool, Any]) -> Any:
         task.close()
 
 
-async def _ready(sock: socket.socket, event: int, until: float | None) -> bool:
-    with anyio.move_on_after(None if until is None else until - monotonic()) as scope:
-        await (_wait_readable if event == POLLIN else _wait_writable)(sock)
-    return not scope.cancelled_caught
-
-
 class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
+    def __init__(self, sock: socket.socket, deadline: float | None) -> None:
+        super().__init__(sock, deadline)
+        self._waiters = _Waiters()
+
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _as_httpcore(httpcore.ReadTimeout, httpcore.ReadError):
-            return await _run(self._reading(max_bytes, timeout))  # type: ignore[no-any-return]
+            return await _run(self._reading(max_bytes, timeout), self._waiters)  # type: ignore[no-any-return]
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with _as_httpcore(httpcore.WriteTimeout, httpcore.WriteError):
-            await _run(self._writing(buffer, timeout))
+            await _run(self._writing(buffer, timeout), self._waiters)
 
     async def aclose(self) -> None:
-        self._sock.close()
+        self._waiters.close(self._sock)
 
     async def start_tls(
         self,
@@ -233,8 +280,9 @@ class _AsyncStream(_Connection, httpcore.AsyncNetworkStream):
         timeout: float | None = None,
     ) -> _AsyncStream:
         with _as_httpcore(httpcore.ConnectTimeout, httpcore.ConnectError):
-            task = self._securing(ssl_context, server_hostname, timeout)
-            return _AsyncStream(await _run(task), None)
+            with self._closed_on_failure():
+                task = self._securing(ssl_context, server_hostname, timeout)
+                return _AsyncStream(await _run(task, self._waiters), None)
 
 
 class _AsyncBackend(httpcore.AsyncNetworkBackend):
@@ -252,7 +300,7 @@ class _AsyncBackend(httpcore.AsyncNetworkBackend):
         deadline = _until(timeout)
         with _as_httpcore(httpcore.ConnectTimeout, httpcore.ConnectError):
             task = _opening(self._chain, host, port, timeout, local_address, socket_options)
-            return _AsyncStream(await _run(task), deadline)
+            return _AsyncStream(await _run(task, _Waiters()), deadline)
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
