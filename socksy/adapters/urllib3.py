@@ -13,16 +13,24 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool, port_by_scheme
 from urllib3.exceptions import (
     ConnectTimeoutError,
+    HTTPError,
     LocationParseError,
     LocationValueError,
+    MaxRetryError,
     NameResolutionError,
     NewConnectionError,
     ProxyError,
 )
 from urllib3.poolmanager import PoolManager
-from urllib3.util import Timeout
+from urllib3.util import Retry, Timeout
 
-from ..errors import InvalidTargetError, ProxyConnectionError, ProxyTimeoutError
+from ..errors import (
+    InvalidTargetError,
+    ProxyAuthenticationError,
+    ProxyTimeoutError,
+    ProxyUnsupportedError,
+)
+from ..protocol.steps import LOGIN_ANSWER
 from ..sockets.lookup import NameLookupError
 from ..sockets.stream import UNSET, connect_through
 from . import PROXY_FAULTS, Way
@@ -32,6 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from urllib3.response import BaseHTTPResponse
+
+    from .. import errors
     from ..proxy import Chain, ProxyLike
     from ..sockets.stream import _Unset
 
@@ -56,7 +67,7 @@ class SocksProxyManager(PoolManager):
 
     A request raises, with our error as `__cause__` (mostly inside a `MaxRetryError`): `ProxyError`
     for the proxy's faults, a dead proxy or a refused login; `ConnectTimeoutError` when the deadline
-    passed; `NewConnectionError` when the target was refused.
+    passed; `NewConnectionError` when the target was refused. A refused login is never tried again.
     """
 
     def __init__(
@@ -68,7 +79,10 @@ class SocksProxyManager(PoolManager):
     ) -> None:
         self._way = Way(proxy)
         super().__init__(num_pools, headers, **connection_pool_kw)
-        self.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        self.pool_classes_by_scheme = {
+            "http": SocksHTTPConnectionPool,
+            "https": SocksHTTPSConnectionPool,
+        }
 
     def through(self, proxy: ProxyLike) -> SocksProxyManager:
         """The same manager with another proxy: the pools of both are counted together."""
@@ -100,7 +114,25 @@ class SocksProxyManager(PoolManager):
         return super().connection_from_host(host, port, scheme, pool_kwargs)
 
 
-class _Connection(HTTPConnection):
+class _FinalError(HTTPError):
+    """Its cause is of no use to the retries: not being one of those that `urlopen` catches, this
+    goes past them."""
+
+
+def _is_final(fault: errors.ProxyError) -> bool:
+    """Whether the proxy would say the same again; of a login that can lock the account."""
+    return (
+        isinstance(fault, (ProxyAuthenticationError, ProxyUnsupportedError))
+        or fault.phase == LOGIN_ANSWER  # some hang up instead of refusing it
+    )
+
+
+# urllib3 tells the names of these classes in its errors.
+
+
+class SocksHTTPConnection(HTTPConnection):
+    """A connection through a chain of proxies."""
+
     def __init__(self, *arguments: Any, _socks_options: dict[str, Any], **options: Any) -> None:
         self._chain: Chain | None = _socks_options["chain"]
         super().__init__(*arguments, **options)
@@ -122,22 +154,47 @@ class _Connection(HTTPConnection):
         except NameLookupError as exc:
             raise NameResolutionError(self.host, self, exc) from exc
         except PROXY_FAULTS as exc:
-            # Retry(connect=...) counts a dead proxy, but not a login that is refused each time
-            dead = isinstance(exc, ProxyConnectionError)
-            original = NewConnectionError(self, str(exc)) if dead else exc
-            raise ProxyError(str(exc), original) from exc
+            if _is_final(exc):
+                raise _FinalError from exc
+            # what Retry(connect=...) counts
+            raise ProxyError(str(exc), NewConnectionError(self, str(exc))) from exc
         except OSError as exc:
             text = f"Failed to establish a new connection: {exc}"
             raise NewConnectionError(self, text) from exc
 
 
-class _SecureConnection(_Connection, HTTPSConnection):
-    pass
+class SocksHTTPSConnection(SocksHTTPConnection, HTTPSConnection):
+    """The same with TLS."""
 
 
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+class SocksHTTPConnectionPool(HTTPConnectionPool):
+    """Connections to one target, through one chain."""
+
+    ConnectionCls = SocksHTTPConnection
+
+    def urlopen(  # type: ignore[override] # the rest is as it is
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Any = None,
+        retries: Retry | bool | int | None = None,
+        *arguments: Any,
+        **options: Any,
+    ) -> BaseHTTPResponse:
+        """As in urllib3, but a refused login is not tried again, whatever `retries` say."""
+        try:
+            return super().urlopen(method, url, body, headers, retries, *arguments, **options)
+        except _FinalError as exc:
+            ours: Any = exc.__cause__
+            error = ProxyError(str(ours), ours)
+            if Retry.from_int(retries, default=self.retries).total is False:
+                raise error from ours
+            error.__cause__ = ours
+            raise MaxRetryError(self, url, error) from error
 
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
+class SocksHTTPSConnectionPool(SocksHTTPConnectionPool, HTTPSConnectionPool):
+    """The same with TLS."""
+
+    ConnectionCls = SocksHTTPSConnection

@@ -8,6 +8,7 @@ import urllib3
 
 import socksy
 from socksy.adapters.urllib3 import SocksProxyManager
+from socksy.testing import faults
 
 from ..support import unused_port
 from . import behaviours
@@ -125,23 +126,79 @@ def test_a_target_that_no_proxy_takes(server, connect_manager, host):
     assert server.requests == server.errors == []
 
 
-def test_a_dead_proxy_counts_as_a_connect_error_and_a_refused_login_does_not(
-    socks_server_factory, connect_manager
+RETRIES = [
+    urllib3.Retry(connect=2),
+    urllib3.Retry(total=None, connect=2),
+    urllib3.Retry(total=None, connect=2, other=5),
+    urllib3.Retry(5),
+]
+
+
+@pytest.mark.parametrize("retries", RETRIES, ids=str)
+@pytest.mark.parametrize("fault", [None, faults.close_before("the login answer")], ids=str)
+def test_a_refused_login_is_not_tried_again(socks_server_factory, connect_manager, retries, fault):
+    """It would be refused again, until the account is locked. Some proxies just hang up."""
+    logins = []
+    server = socks_server_factory(
+        users=lambda username, password: logins.append(username), faults=fault or ()
+    )
+    manager = connect_manager(server.url(username="alice", password="guess"))
+
+    with pytest.raises(urllib3.exceptions.MaxRetryError) as caught:
+        manager.request("GET", "http://a.test/", retries=retries)
+
+    assert isinstance(caught.value.reason, urllib3.exceptions.ProxyError)
+    assert isinstance(caught.value.reason.__cause__, socksy.ProxyError)
+    assert caught.value.__cause__ is caught.value.reason
+    assert logins == [b"alice"]
+
+
+def test_what_a_proxy_cannot_do_is_not_tried_again(server, connect_manager):
+    with pytest.raises(urllib3.exceptions.MaxRetryError) as caught:
+        connect_manager(server.url("socks4")).request("GET", "http://[::1]/", retries=RETRIES[1])
+
+    assert isinstance(caught.value.reason.__cause__, socksy.ProxyUnsupportedError)
+
+
+def test_without_retries_a_refused_login_is_raised_as_it_is(socks_server_factory, connect_manager):
+    """As urllib3 does with every error."""
+    server = socks_server_factory(users={"alice": "secret"})
+    manager = connect_manager(server.url(password="guess"))
+
+    for retries in (False, urllib3.Retry(False)):
+        with pytest.raises(urllib3.exceptions.ProxyError) as caught:
+            manager.request("GET", "http://a.test/", retries=retries)
+        assert isinstance(caught.value.__cause__, socksy.ProxyAuthenticationError)
+
+
+@pytest.mark.parametrize("retries", RETRIES[:2], ids=str)
+def test_a_dead_proxy_and_one_that_hangs_up_are_connect_errors(
+    socks_server_factory, connect_manager, retries
 ):
     """`Retry(connect=...)` tries again what may be better then."""
-    server = socks_server_factory(users={"alice": "secret"})
-    retries = urllib3.Retry(connect=2, other=0)
-
-    with pytest.raises(urllib3.exceptions.MaxRetryError):
-        connect_manager(server.url(password="guess")).request(
-            "GET", "http://a.test/", retries=retries
-        )
-    assert len(server.wait_for(1, errors=True)) + len(server.errors) == 1
+    server = socks_server_factory(faults=faults.close_before("the reply"))
+    with pytest.raises(urllib3.exceptions.MaxRetryError) as caught:
+        connect_manager(server.url()).request("GET", "http://a.test/", retries=retries)
+    assert isinstance(caught.value.reason, urllib3.exceptions.ProxyError)
+    assert isinstance(caught.value.reason.__cause__, socksy.ProxyProtocolError)
+    server.wait_until_idle()
+    assert len(server.requests) == 3
 
     dead = connect_manager(f"socks5h://127.0.0.1:{unused_port()}")
     with pytest.raises(urllib3.exceptions.MaxRetryError) as caught:
         dead.request("GET", "http://a.test/", retries=urllib3.Retry(connect=0, other=5))
     assert isinstance(caught.value.reason, urllib3.exceptions.ProxyError)
+
+
+def test_errors_name_pools_and_connections_as_urllib3_does(server, connect_manager):
+    """For people, and for programs that look for these words."""
+    for scheme in ("http", "https"):
+        with pytest.raises(urllib3.exceptions.MaxRetryError) as caught:
+            connect_manager(server.url()).request(
+                "GET", f"{scheme}://127.0.0.1:{unused_port()}/", retries=0
+            )
+        assert str(caught.value).startswith(f"Socks{scheme.upper()}ConnectionPool(host=")
+        assert f"Socks{scheme.upper()}Connection" in str(caught.value.reason)
 
 
 def test_a_name_that_cannot_be_looked_up_here(server, connect_manager):
