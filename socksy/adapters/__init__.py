@@ -2,7 +2,7 @@
 
     socksy.adapters.urllib      SocksHandler, for urllib.request
     socksy.adapters.urllib3     SocksProxyManager
-    socksy.adapters.requests    SocksAdapter
+    socksy.adapters.requests    SocksSession, SocksAdapter
     socksy.adapters.httpx       SocksTransport, AsyncSocksTransport
     socksy.adapters.aiohttp     SocksConnector
 

@@ -1,12 +1,14 @@
 """requests through a proxy.
 
-session.mount("https://", SocksAdapter("socks5h://127.0.0.1:1080"))
+with SocksSession("socks5h://127.0.0.1:1080") as session:
+    session.get("https://example.com/")
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from requests import Session
 from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRIES, HTTPAdapter
 from requests.exceptions import InvalidProxyURL, RequestException
 from requests.utils import get_environ_proxies, select_proxy
@@ -26,11 +28,34 @@ if TYPE_CHECKING:
 
     from ..proxy import ProxyLike
 
-__all__ = ["SocksAdapter"]
+__all__ = ["SocksAdapter", "SocksSession"]
+
+
+class SocksSession(Session):
+    """A `requests.Session` with a `SocksAdapter` for all that it can fetch: http and https.
+
+    The environment counts as in any session (.netrc, REQUESTS_CA_BUNDLE), unless `trust_env` is
+    made False; but with a `proxy` not the environment's proxies, nor its ``no_proxy``.
+
+    Args:
+        proxy, options: as for `SocksAdapter`.
+
+    Raises:
+        InvalidProxyError: the proxy cannot be understood.
+    """
+
+    def __init__(self, proxy: ProxyLike | _Unset = UNSET, **options: Any) -> None:
+        super().__init__()
+        adapter = SocksAdapter(proxy, **options)
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, adapter)
 
 
 class SocksAdapter(HTTPAdapter):
-    """A `requests.adapters.HTTPAdapter` that goes through a proxy; to be mounted on a session.
+    """A `requests.adapters.HTTPAdapter` that goes through a proxy.
+
+    To be mounted on a session for http and https both, as `SocksSession` does: what has no
+    adapter of ours goes direct, and that may be where a redirect leads.
 
     With a `proxy` it uses that one, and the environment cannot lead around it; only ``proxies=``
     that differ from the environment are obeyed. Without one it serves ``proxies=`` and the
