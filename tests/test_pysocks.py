@@ -1,7 +1,9 @@
 """PySocks' interface: the names, the six values, the exceptions; and what is better."""
 
+import asyncio
 import errno
 import pickle
+import select
 import socket
 import ssl
 import subprocess
@@ -51,10 +53,12 @@ def target():
         ((socks.SOCKS5, "h", 9, False), "socks5://h:9"),
         ((socks.SOCKS4, "h"), "socks4a://h:1080"),
         ((socks.SOCKS4, "h", None, False, "id"), "socks4://id@h:1080"),
+        ((socks.SOCKS4, "h", None, True, "id", "p"), "socks4a://id@h:1080"),
         ((socks.HTTP, "h"), "http://h:8080"),
         ((socks.HTTP, "h", 1, False, "u", "p"), "http://u:p@h:1"),
         ((socks.SOCKS5, "::1", 1, True, "ü", "p"), "socks5h://%C3%BC:p@[::1]:1"),
         ((socks.SOCKS5, "[::1]", 1, True, b"u", b"p"), "socks5h://u:p@[::1]:1"),
+        ((socks.SOCKS5, "h", 1, True, b"\xff", "p\udcfe"), "socks5h://%FF:p%FE@h:1"),
         ((socks.SOCKS5, "h", 1, True, "only a name"), "socks5h://only%20a%20name@h:1"),
         ((socks.SOCKS5, "h", 1, True, None, "no name"), "socks5h://h:1"),
     ],
@@ -81,6 +85,18 @@ def test_wrong_values_are_refused_at_once(values):
                 function(*values)
 
 
+@pytest.mark.parametrize("password", ["hunter2\ud800", "hunter2" * 40], ids=ascii)
+def test_a_wrong_password_is_not_told(password):
+    """Not to who reads a log: one that cannot be encoded, and one that is too long."""
+    for function in (socks.set_default_proxy, socks.socksocket.set_proxy):
+        with socks.socksocket() as sock:
+            arguments = [sock] if function is socks.socksocket.set_proxy else []
+            with pytest.raises(socksy.InvalidProxyError) as caught:
+                function(*arguments, socks.SOCKS5, "h", 1, True, "bob", password)
+        assert "hunter2" not in repr(caught.value)
+        assert caught.value.__context__ is None
+
+
 def test_the_attribute_proxy_holds_the_six_values():
     with socks.socksocket() as sock:
         assert sock.proxy == (None,) * 6
@@ -88,6 +104,8 @@ def test_the_attribute_proxy_holds_the_six_values():
         assert sock.proxy == (socks.SOCKS5, "h", 1, True, b"u", b"p")
         sock.proxy = (socks.SOCKS4, "h")
         assert sock.proxy[:2] == (socks.SOCKS4, "h")
+        sock.set_proxy(socks.SOCKS5, "h", 1, True, b"\xff", "\udcfe")
+        assert sock.proxy[4:] == (b"\xff", b"\xfe")
 
 
 def test_a_default_proxy_is_for_sockets_made_from_now_on(server, target):
@@ -186,41 +204,210 @@ def test_datagrams(server):
 
 # -- exceptions
 
+# what happens -> how it begins in PySocks' words, its class of the inner error, and our class
 CASES = [
-    (answer_with(5), socks.SOCKS5, socks.SOCKS5Error, socksy.TargetRefusedError),
-    (answer_with(0x5B), socks.SOCKS4, socks.SOCKS4Error, socksy.TargetRefusedError),
-    (answer_with(403), socks.HTTP, socks.HTTPError, socksy.NotAllowedError),
-    (close_before("the reply"), socks.SOCKS5, socks.GeneralProxyError, socksy.ProxyProtocolError),
-    (stall_at("the reply"), socks.SOCKS5, socks.GeneralProxyError, socksy.ProxyTimeoutError),
+    (
+        (socks.SOCKS5, answer_with(5)),
+        "Socket error: 0x05: Connection refused: ",
+        socks.SOCKS5Error,
+        socksy.TargetRefusedError,
+    ),
+    (
+        (socks.SOCKS5, answer_with(0x63)),
+        "Socket error: 0x63: Unknown error: ",
+        socks.SOCKS5Error,
+        socksy.ProxyReplyError,
+    ),
+    (
+        (socks.SOCKS4, answer_with(0x5B)),
+        "Socket error: 0x5b: Request rejected or failed: ",
+        socks.SOCKS4Error,
+        socksy.TargetRefusedError,
+    ),
+    (
+        (socks.HTTP, answer_with(502)),
+        "Socket error: 502: Bad Gateway: ",
+        socks.HTTPError,
+        socksy.HostUnreachableError,
+    ),
+    (
+        (socks.SOCKS5, close_before("the reply")),
+        "Socket error: ",
+        socks.GeneralProxyError,
+        socksy.ProxyProtocolError,
+    ),
+    (
+        (socks.SOCKS5, stall_at("the reply")),
+        "Socket error: timed out: ",
+        TimeoutError,
+        socksy.ProxyTimeoutError,
+    ),
 ]
 
 
-@pytest.mark.parametrize(("fault", "kind", "name", "ours"), CASES, ids=lambda value: str(value))
-def test_an_error_is_both_pysocks_and_ours(socks_server_factory, fault, kind, name, ours):
+@pytest.mark.parametrize(("given", "text", "inner", "ours"), CASES, ids=str)
+def test_an_error_is_both_pysocks_and_ours(socks_server_factory, given, text, inner, ours):
+    """PySocks raises a GeneralProxyError, whatever it is, and has the class that says what it is
+    as its socket_err; here `except` finds it by both, and by ours."""
+    kind, fault = given
     server = socks_server_factory(faults=fault)
     with socks.socksocket() as sock:
         sock.set_proxy(kind, "127.0.0.1", server.port)
         sock.settimeout(0.3)
-        with pytest.raises(name) as caught:
+        with pytest.raises(socks.GeneralProxyError) as caught:
             sock.connect(("127.0.0.1", 9))
     error = caught.value
     assert isinstance(error, ours)
+    assert isinstance(error, inner)
     assert isinstance(error, socks.ProxyError)
     assert error.msg == str(error)
+    assert str(error).startswith(text)
     assert str(server.port) in str(error)
+    assert type(error.socket_err) is inner
+    assert str(error.socket_err) in (str(error).removeprefix("Socket error: "), "timed out")
+    assert getattr(error.socket_err, "socket_err", None) is None
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), str(copy), copy.errno) == (type(error), str(error), error.errno)
 
 
-def test_a_refused_login(socks_server_factory):
+@pytest.mark.parametrize(
+    ("kind", "login", "text", "inner"),
+    [
+        (
+            socks.SOCKS5,
+            ("alice", "guess"),
+            "Socket error: SOCKS5 authentication failed: ",
+            socks.SOCKS5AuthError,
+        ),
+        (
+            socks.SOCKS5,
+            (),
+            "Socket error: All offered SOCKS5 authentication methods were rejected: ",
+            socks.SOCKS5AuthError,
+        ),
+        (
+            socks.HTTP,
+            ("alice", "guess"),
+            "Socket error: 407: Proxy Authentication Required: ",
+            socks.HTTPError,
+        ),
+    ],
+)
+def test_a_refused_login(socks_server_factory, kind, login, text, inner):
     server = socks_server_factory(users={"alice": "secret"})
-    for kind, name in ((socks.SOCKS5, socks.SOCKS5AuthError), (socks.HTTP, socks.HTTPError)):
-        with socks.socksocket() as sock:
-            sock.set_proxy(kind, "127.0.0.1", server.port, True, "alice", "guess")
-            with pytest.raises(name) as caught:
-                sock.connect(("127.0.0.1", 9))
-            assert isinstance(caught.value, PermissionError)
-            assert "guess" not in str(caught.value)
+    with socks.socksocket() as sock:
+        sock.set_proxy(kind, "127.0.0.1", server.port, True, *login)
+        with pytest.raises(socks.GeneralProxyError) as caught:
+            sock.connect(("127.0.0.1", 9))
+    assert isinstance(caught.value, inner)
+    assert isinstance(caught.value, PermissionError)
+    assert str(caught.value).startswith(text)
+    assert type(caught.value.socket_err) is inner
+    assert caught.value.socket_err.errno == caught.value.errno == errno.EACCES
+    assert "guess" not in str(caught.value)
+
+
+def test_a_name_that_is_unknown_here(server):
+    """The inner error is the resolver's; this one travels between processes, too."""
+    with socks.socksocket() as sock:
+        sock.set_proxy(socks.SOCKS5, "127.0.0.1", server.port, False)
+        with pytest.raises(socks.GeneralProxyError) as caught:
+            sock.connect(("nowhere.invalid", 80))
+    assert str(caught.value).startswith(f"Socket error: [Errno {caught.value.errno}] ")
+    assert isinstance(caught.value.socket_err, socket.gaierror)
+    script = "import pickle, sys; print(type(pickle.load(sys.stdin.buffer)).__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=pickle.dumps(caught.value), capture_output=True
+    )
+    assert done.stdout.decode().split() == [type(caught.value).__name__], done.stderr
+
+
+# -- exceptions of those who are not in connect()
+
+
+@pytest.fixture
+def refusing(socks_server_factory):
+    """Refuses the login that `refused_socket` has, and does no UDP."""
+    return socks_server_factory(users={"alice": "secret"}, commands=[1])
+
+
+@pytest.fixture
+def refused_socket(refusing):
+    """Makes sockets whose login is refused."""
+    sockets = []
+
+    def refused_socket(kind=socket.SOCK_STREAM, timeout=5):
+        sock = socks.socksocket(socket.AF_INET, kind)
+        sockets.append(sock)
+        sock.settimeout(timeout)
+        sock.set_proxy(socks.SOCKS5, "127.0.0.1", refusing.port, True, "alice", "guess")
+        return sock
+
+    yield refused_socket
+    for sock in sockets:
+        sock.close()
+
+
+def test_a_datagram_that_cannot_leave(refused_socket, refusing):
+    for send in (
+        lambda sock: sock.sendto(b"x", ("127.0.0.1", 9)),
+        lambda sock: sock.connect(("127.0.0.1", 9)),
+    ):
+        with pytest.raises(socks.SOCKS5AuthError):
+            send(refused_socket(socket.SOCK_DGRAM))
+        for kind, name in ((socks.SOCKS5, socks.SOCKS5Error), (socks.HTTP, socks.ProxyError)):
+            sock = refused_socket(socket.SOCK_DGRAM)
+            sock.set_proxy(kind, "127.0.0.1", refusing.port, True, "alice", "secret")
+            with pytest.raises(name):
+                send(sock)
+
+
+def test_a_datagram_that_cannot_leave_is_told_later(refused_socket):
+    """On a non-blocking socket, by the next call."""
+    sock = refused_socket(socket.SOCK_DGRAM, timeout=0)
+    sock.sendto(b"x", ("127.0.0.1", 9))
+    assert select.select([sock], [], [], 5)[0]
+    with pytest.raises(socks.SOCKS5AuthError):
+        sock.recv(10)
+
+
+def test_an_association_that_ends(server):
+    with socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.set_proxy(socks.SOCKS5, "127.0.0.1", server.port)
+        sock.connect(("127.0.0.1", 9))
+        server.drop_connections()
+        with pytest.raises(socks.ProxyConnectionError) as caught:
+            sock.recv(10)
+    assert isinstance(caught.value, socksy.ProxyConnectionError)
+    assert isinstance(caught.value.socket_err, ConnectionResetError)
+
+
+def test_a_non_blocking_connect_that_fails(refused_socket):
+    """In asyncio, which passes our error on; and for those who call another method, or ask."""
+
+    async def connect():
+        await asyncio.get_running_loop().sock_connect(refused_socket(timeout=0), ("127.0.0.1", 9))
+
+    with pytest.raises(socks.SOCKS5AuthError):
+        asyncio.run(connect())
+
+    sock = refused_socket(timeout=0)
+    assert sock.connect_ex(("127.0.0.1", 9)) == errno.EINPROGRESS
+    sock.settimeout(5)
+    with pytest.raises(socks.SOCKS5AuthError):
+        sock.recv(10)
+    assert isinstance(sock.last_error, socks.SOCKS5AuthError)
+
+
+def test_the_last_error(refused_socket):
+    """Of connect_ex, which has a number only."""
+    sock = refused_socket()
+    assert sock.last_error is None
+    assert sock.connect_ex(("127.0.0.1", 9)) == errno.EACCES
+    assert isinstance(sock.last_error, socks.SOCKS5AuthError)
+    sock.last_error = None
+    assert sock.last_error is None
 
 
 def test_a_dead_proxy():
@@ -231,11 +418,27 @@ def test_a_dead_proxy():
         with pytest.raises(socks.ProxyConnectionError) as caught:
             sock.connect(("127.0.0.1", 9))
         assert isinstance(caught.value, socksy.ProxyConnectionError)
+        assert not isinstance(caught.value, socks.GeneralProxyError)
+        assert str(caught.value).startswith(
+            f"Error connecting to SOCKS5 proxy 127.0.0.1:{port}: [Errno {errno.ECONNREFUSED}] "
+        )
         assert isinstance(caught.value.socket_err, ConnectionRefusedError)
+        copy = pickle.loads(pickle.dumps(caught.value))
+        assert isinstance(copy.socket_err, ConnectionRefusedError)
         assert sock.connect_ex(("127.0.0.1", 9)) == errno.ECONNREFUSED
         with pytest.raises(ConnectionRefusedError) as caught:
             sock.connect(("127.0.0.1", 9), catch_errors=True)
         assert not isinstance(caught.value, socks.ProxyError)
+
+
+def test_a_proxy_that_does_not_answer_at_all():
+    """It times out before there is a conversation."""
+    error = socksy.ProxyTimeoutError(phase="the connection to the proxy")
+    error.proxy = "socks4a://***:***@192.0.2.1:1080"
+    rename(error)
+    assert isinstance(error, socks.ProxyConnectionError)
+    assert str(error).startswith("Error connecting to SOCKS4 proxy 192.0.2.1:1080: ")
+    assert isinstance(error.socket_err, TimeoutError)
 
 
 def test_a_passed_deadline_can_be_told_apart(socks_server_factory):
@@ -258,9 +461,9 @@ def test_programs_may_raise_them_too():
 
 def test_an_error_is_renamed_once():
     error = socksy.ProxyProtocolError(message="x")
-    rename(error, "SOCKS5")
+    rename(error)
     kind = type(error)
-    rename(error, "SOCKS4")
+    rename(error)
     assert type(error) is kind
 
 
@@ -279,6 +482,46 @@ def test_wrap_module_is_for_that_module_only(server, target):
             assert sock.recv(100) == BANNER
     assert smtplib.socket is socket
     assert [request.host for request in server.requests] == [NAME]
+
+
+def test_wrap_module_uses_the_default_proxy_of_the_moment(socks_server_factory, target):
+    """Whoever changes identities is not kept at the old one. Without a default it is direct, as a
+    `socksocket` is."""
+    import smtplib
+
+    first, second = (socks_server_factory(names={NAME: "127.0.0.1"}) for _ in range(2))
+
+    def connect(host=NAME):
+        smtplib.socket.create_connection((host, target[1])).close()
+
+    socks.set_default_proxy(socks.SOCKS5, "127.0.0.1", first.port)
+    with socks.wrap_module(smtplib):
+        connect()
+        socks.set_default_proxy(socks.SOCKS5, "127.0.0.1", second.port)
+        connect()
+        socks.set_default_proxy()
+        connect("127.0.0.1")
+    assert (len(first.requests), len(second.requests)) == (1, 1)
+
+    with pytest.raises(socks.GeneralProxyError):
+        socks.wrap_module(smtplib)
+
+
+def test_a_wrapped_module_gets_pysocks_errors(refusing):
+    """From streams and from datagrams, by whichever call."""
+    import smtplib
+
+    socks.set_default_proxy(socks.SOCKS5, "127.0.0.1", refusing.port, True, "alice", "guess")
+    with socks.wrap_module(smtplib):
+        with pytest.raises(socks.SOCKS5AuthError):
+            smtplib.SMTP("mail.test")
+        with smtplib.socket.socket(type=socket.SOCK_DGRAM) as sock:
+            with pytest.raises(socks.SOCKS5AuthError):
+                sock.sendto(b"x", ("192.0.2.1", 9))
+        with smtplib.socket.socket() as sock:
+            assert sock.last_error is None
+            assert sock.connect_ex(("192.0.2.1", 9)) == errno.EACCES
+            assert isinstance(sock.last_error, socks.SOCKS5AuthError)
 
 
 def test_install_as_socks(server):

@@ -27,7 +27,7 @@ from ..proxy import SOCKS4 as _LOCAL4
 from ..proxy import SOCKS4A as _REMOTE4
 from ..proxy import SOCKS5 as _LOCAL5
 from ..proxy import SOCKS5H as _REMOTE5
-from ..proxy import Proxy
+from ..proxy import Proxy, encode_login
 from ..sockets.stream import SocksSocket
 from .errors import (
     SOCKS4_ERRORS,
@@ -106,7 +106,10 @@ _NO_PROXY = (None, None, None, None, None, None)
 
 
 def _text(value: str | bytes | None) -> str | None:
-    return value.decode("utf-8") if isinstance(value, bytes) else value or None
+    """What is no UTF-8 is sent as it is: an error about it would hold all of it."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape") or None
+    return value or None
 
 
 def _proxy_of(
@@ -129,10 +132,10 @@ def _proxy_of(
         raise InvalidProxyError(f"a proxy type is SOCKS4, SOCKS5 or HTTP, not {proxy_type!r}")
     if addr is None:
         raise InvalidProxyError("a proxy needs an address")
-    name = _text(username)
-    return Proxy(
-        scheme, addr, port or None, username=name, password=_text(password) if name else None
-    )
+    name, word = _text(username), _text(password)
+    if not name or proxy_type == SOCKS4:  # which has a user id only
+        word = None
+    return Proxy(scheme, addr, port or None, username=name, password=word)
 
 
 def set_default_proxy(
@@ -182,12 +185,17 @@ def _six_values(
 ) -> tuple[Any, ...]:
     """As PySocks keeps them, credentials in bytes; checked now, not when connecting."""
     _proxy_of(proxy_type, addr, port, rdns, username, password)
-    name, word = (text.encode() if isinstance(text, str) else text for text in (username, password))
+    name, word = (
+        encode_login(text) if isinstance(text, str) else text for text in (username, password)
+    )
     return proxy_type, addr, port, rdns, name or None, word or None
 
 
 def wrap_module(module: ModuleType) -> Patch:
     """Let a module's sockets and name lookups go through the default proxy: only that module's.
+
+    That is the one of the moment in which a socket connects; after `set_default_proxy` without
+    arguments they go direct.
 
     Returns:
         A patch that can be undone, and a context manager.
@@ -196,9 +204,16 @@ def wrap_module(module: ModuleType) -> Patch:
         GeneralProxyError: there is no default proxy.
         InvalidArgumentError: the module does not use sockets.
     """
-    if not socksocket.default_proxy:
+    if _default_now("", 0) is None:
         raise GeneralProxyError("No default proxy specified")
-    return _wrap_module(module, proxy=_proxy_of(*socksocket.default_proxy))
+    patch = _wrap_module(module, proxy=_default_now)
+    # its sockets have PySocks' errors, too
+    patch._class.last_error = socksocket.last_error  # type: ignore[assignment]
+    return patch
+
+
+def _default_now(host: str, port: int) -> Proxy | None:
+    return _proxy_of(*(socksocket.default_proxy or _NO_PROXY))
 
 
 wrapmodule = wrap_module
@@ -280,14 +295,26 @@ class socksocket(SocksSocket):  # noqa: N801 - PySocks' name
         try:
             super().connect(dest_pair, early_data=early_data)
         except _OurProxyError as error:
-            rename(error, self._protocol)
+            rename(error)
             if catch_errors and isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
             raise
 
     @property
-    def _protocol(self) -> str:
-        return PRINTABLE_PROXY_TYPES.get(self._six[0], "SOCKS5")
+    def last_error(self) -> _OurProxyError | None:
+        """Why the last connect failed.
+
+        Every error comes by here before it is raised, by a loop, say, or another method than
+        `connect`; and is one of PySocks' from then on.
+        """
+        error: _OurProxyError | None = self.__dict__.get("last_error")
+        return error
+
+    @last_error.setter
+    def last_error(self, error: _OurProxyError | None) -> None:
+        if error is not None:
+            rename(error)
+        self.__dict__["last_error"] = error
 
     # -- who is there
 

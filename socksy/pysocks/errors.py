@@ -2,21 +2,26 @@
 
 Whoever catches `socks.ProxyConnectionError` or `socksy.ProxyConnectionError`, or the builtin
 `ConnectionError`, catches the same error: each class of ours has a child here that is also the
-class which PySocks would have raised. Errors of ours get that class on their way out (`rename`).
+class which PySocks would have raised, and the one it means. Errors of ours get that class on their
+way out (`rename`).
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import socket
 
 from .. import errors as ours
+from ..protocol.steps import METHOD_CHOICE
+from ..sockets.lookup import NameLookupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-#: what PySocks says of a reply, which programs look for in texts; ours follows
+#: what PySocks says of a reply
 SOCKS4_ERRORS = {
     0x5B: "Request rejected or failed",
     0x5C: "Request rejected because SOCKS server cannot connect to identd on the client",
@@ -88,16 +93,42 @@ class HTTPError(ProxyError):
 
 
 class _Renamed(ProxyError):
-    """An error of ours under a name of PySocks': its text follows PySocks' words."""
+    """An error of ours under a name of PySocks', whose words its text begins with.
+
+    On Python 3, PySocks wraps what goes wrong in a conversation, whatever it is, in a
+    GeneralProxyError with the text "Socket error: " and the inner error's; which that was, is its
+    `socket_err`. So programs look there, or for a GeneralProxyError, and some for the inner class.
+    """
+
+    _name: type[ProxyError]
 
     def __str__(self) -> str:
-        text = ours.ProxyError.__str__(self)
-        if isinstance(self, ours.ProxyReplyError) and self.protocol in _WORDS:
+        if self._name is ProxyConnectionError:
+            place = str(self.proxy).partition("://")[2].rpartition("@")[2]
+            where = f"{_protocol_of(self)} proxy {place}"
+            return f"Error connecting to {where}: {ours.ProxyError.__str__(self)}"
+        return f"Socket error: {self._inner_text()}"
+
+    def _inner_text(self) -> str:
+        words, text = self._words(), ours.ProxyError.__str__(self)
+        return f"{words}: {text}" if words else text
+
+    def _words(self) -> str | None:
+        """What PySocks says of it, if it would say more than that something went wrong."""
+        if isinstance(self, ours.ProxyTimeoutError):
+            return "timed out"
+        if isinstance(self, ours.ProxyReplyError):
+            if self.protocol == "HTTP":
+                return f"{self.code}: {self.reply.title()}"
             words = _WORDS[self.protocol].get(self.code, "Unknown error")
-            return f"{self.code:#04x}: {words}: {text}"
-        if isinstance(self, SOCKS5AuthError):
-            return f"SOCKS5 authentication failed: {text}"
-        return text
+            return f"{self.code:#04x}: {words}"
+        if self._name is HTTPError:
+            return "407: Proxy Authentication Required"
+        if self._name is SOCKS5AuthError:
+            if self.phase == METHOD_CHOICE:
+                return "All offered SOCKS5 authentication methods were rejected"
+            return "SOCKS5 authentication failed"
+        return None
 
     @property
     def msg(self) -> str:
@@ -105,11 +136,18 @@ class _Renamed(ProxyError):
 
     @property
     def socket_err(self) -> Any:
-        # who looks here wants to tell a passed deadline from the rest
-        cause = self.__cause__
         if isinstance(self, ours.ProxyTimeoutError):
-            return TimeoutError("timed out")
-        return cause if isinstance(cause, OSError) else None
+            return TimeoutError("timed out")  # as urllib3 asks
+        if isinstance(self, NameLookupError):
+            return socket.gaierror(*self.args)
+        if isinstance(self.__cause__, OSError):
+            return self.__cause__
+        number = self.errno or errno.EIO
+        if self._name is ProxyConnectionError:  # from another process: the cause stayed there
+            return OSError(number, os.strerror(number))
+        inner = self._name(self._inner_text())
+        inner.errno = number
+        return inner
 
 
 def _remake(
@@ -121,40 +159,48 @@ def _remake(
     return error
 
 
+# those that PySocks raises as they are
+_ALONE = (GeneralProxyError, ProxyConnectionError)
 _BY_PROTOCOL = {"SOCKS5": SOCKS5Error, "SOCKS4": SOCKS4Error, "HTTP": HTTPError}
-_AUTHENTICATION = {"SOCKS5": SOCKS5AuthError, "SOCKS4": SOCKS4Error, "HTTP": HTTPError}
 
 
-def _name_for(error: ours.ProxyError, protocol: str) -> type[ProxyError]:
+def _protocol_of(error: ours.ProxyError) -> str:
+    """The scheme, but for its last letter, which says who looks names up."""
+    return str(error.proxy).partition("://")[0][:6].upper()
+
+
+def _name_for(error: ours.ProxyError) -> type[ProxyError]:
     """The class that PySocks would have raised."""
     if isinstance(error, ours.ProxyReplyError):
         return _BY_PROTOCOL[error.protocol]
     if isinstance(error, ours.ProxyAuthenticationError):
-        return _AUTHENTICATION[protocol]
+        return HTTPError if _protocol_of(error) == "HTTP" else SOCKS5AuthError
     if isinstance(error, ours.ProxyConnectionError) or error.phase == "the connection to the proxy":
         return ProxyConnectionError
     return GeneralProxyError
 
 
 def _combined(kind: type[ours.ProxyError], name: type[ProxyError]) -> type[ours.ProxyError]:
-    """The class that is both; under a name in this module, so that it can be pickled."""
+    """The class that is all of them; under a name in this module, so that it can be pickled."""
     label = f"{name.__name__}_{kind.__name__}"
     found = globals().get(label)
     if found is None:
-        members = {"__module__": __name__, "__qualname__": label}
-        found = globals()[label] = type(label, (_Renamed, name, kind), members)
+        members = {"__module__": __name__, "__qualname__": label, "_name": name}
+        names = (name,) if name in _ALONE else (name, GeneralProxyError)
+        found = globals()[label] = type(label, (_Renamed, *names, kind), members)
     return found
 
 
 def __getattr__(label: str) -> Any:
     """A combined class that another process has pickled."""
     name, _, kind = label.partition("_")
-    if kind in ours.__dict__ and name in globals():
-        return _combined(ours.__dict__[kind], globals()[name])
-    raise AttributeError(label)
+    found = NameLookupError if kind == "NameLookupError" else ours.__dict__.get(kind)
+    if found is None or name not in globals():
+        raise AttributeError(label)
+    return _combined(found, globals()[name])
 
 
-def rename(error: ours.ProxyError, protocol: str) -> None:
+def rename(error: ours.ProxyError) -> None:
     """Give an error of ours the class that PySocks' users look for, besides its own."""
     if not isinstance(error, ProxyError):
-        error.__class__ = _combined(type(error), _name_for(error, protocol))
+        error.__class__ = _combined(type(error), _name_for(error))

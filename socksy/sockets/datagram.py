@@ -260,6 +260,7 @@ class DatagramSocket(SocksSocket):
             handshake((chain[0], "0.0.0.0", 0), UDP_ASSOCIATE).close()
         except ProxyError as error:
             name_the_leg(error, ((chain[0], *target),), 0)
+            self.last_error = error
             raise
 
     def _make(self, association: Association) -> None:

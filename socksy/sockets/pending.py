@@ -374,7 +374,7 @@ def _leave(sock: Any) -> Exception | None:
         del sock._pending
         error: Exception | None = state.attempt.error
         if isinstance(error, ProxyError):
-            sock.__dict__["last_error"] = error
+            sock.last_error = error
         return error
 
 
