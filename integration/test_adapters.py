@@ -518,6 +518,22 @@ def test_aiohttp_has_our_errors(server: Any, sites: dict[str, Any]):
     assert isinstance(caught.value.os_error, socksy.HostUnreachableError)
 
 
+def test_aiohttp_errors_say_what_ours_say():
+    """The proxy, which is not the host that cannot be connected to, and what to do about it."""
+    proxy = f"socks5h://127.0.0.1:{unused_port()}"
+
+    async def main() -> None:
+        async with aiohttp.ClientSession(connector=SocksConnector(proxy)) as session:
+            await session.get("http://plain.test/")
+
+    with pytest.raises(aiohttp.ClientConnectorError) as caught:
+        asyncio.run(main())
+    assert str(caught.value).startswith("Cannot connect to host plain.test:80 ")
+    assert str(caught.value.os_error) in str(caught.value)
+    assert proxy in str(caught.value)
+    assert "Nothing listens there" in str(caught.value)
+
+
 def test_aiohttp_pins_certificates(server: Any, sites: dict[str, Any]):
     """A mismatch is told as such, although the address was a placeholder."""
     pin = aiohttp.Fingerprint(bytes(32))

@@ -18,7 +18,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from ..defaults import get_default_proxy
-from ..errors import InvalidTargetError
+from ..errors import InvalidTargetError, ProxyError
 from ..sockets.stream import UNSET, SocksSocket, _Unset
 from . import Way
 
@@ -46,10 +46,10 @@ class SocksConnector(aiohttp.TCPConnector):
         InvalidProxyError: the proxy cannot be understood.
         TypeError: an option that is not for a proxy.
 
-    A request raises `aiohttp.ClientConnectorError`, whose `os_error` and `__cause__` are our error;
-    `aiohttp.ServerTimeoutError` when ``ClientTimeout(sock_connect=...)`` passed, which is one
-    deadline for the proxy, the handshake and TLS; `aiohttp.InvalidURL` for a target that cannot be
-    asked of a proxy.
+    A request raises `aiohttp.ClientConnectorError`, whose `os_error` and `__cause__` are our error,
+    and whose text has that of ours; `aiohttp.ServerTimeoutError` when
+    ``ClientTimeout(sock_connect=...)`` passed, which is one deadline for the proxy, the handshake
+    and TLS; `aiohttp.InvalidURL` for a target that cannot be asked of a proxy.
     """
 
     def __init__(self, proxy: ProxyLike | _Unset = UNSET, **options: Any) -> None:
@@ -65,6 +65,15 @@ class SocksConnector(aiohttp.TCPConnector):
             socket_factory=self._make_socket,
             **options,
         )
+
+    async def connect(self, *arguments: Any, **options: Any) -> aiohttp.connector.Connection:
+        """As in aiohttp; errors say what ours say, which proxy it was, say, and where it stood."""
+        try:
+            return await super().connect(*arguments, **options)
+        except aiohttp.ClientConnectorError as exc:
+            if isinstance(exc.__cause__, ProxyError):
+                exc.strerror = str(exc.__cause__)  # which it makes its text of
+            raise
 
     def _make_socket(self, info: tuple[Any, ...]) -> socket.socket:
         family, kind, proto, _, (host, port, *_) = info
