@@ -465,6 +465,8 @@ def test_an_error_is_renamed_once():
     kind = type(error)
     rename(error)
     assert type(error) is kind
+    with pytest.raises(AttributeError):
+        socks.errors.SOCKS5Error_NoSuchError  # noqa: B018 - as unpickling asks for a class
 
 
 # -- patching, and taking the place of PySocks
