@@ -310,11 +310,19 @@ def test_httpx_uses_the_default_proxy_of_the_moment(server: Any, sites: dict[str
     assert len(server.requests) == 1
 
 
+def test_httpx_looks_up_no_onion():
+    with httpx.Client(transport=SocksTransport(lambda host, port: None)) as client:
+        with pytest.raises(httpx.InvalidURL) as caught:
+            client.get("http://abc.onion/")
+    assert isinstance(caught.value.__cause__, socksy.ProxyUnsupportedError)
+
+
 def test_httpx_tells_a_target_that_no_proxy_takes(server: Any):
     with httpx.Client(transport=SocksTransport(server.url())) as client:
         with pytest.raises(httpx.InvalidURL) as caught:
             client.get("http://[fe80::1%251]/")
-    assert isinstance(caught.value.__cause__, socksy.InvalidTargetError) or not server.requests
+    assert isinstance(caught.value.__cause__, socksy.InvalidTargetError)
+    assert server.requests == []
 
 
 def test_httpx_has_one_connect_timeout_for_the_tunnel_and_tls(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import (
     InvalidArgumentError,
+    InvalidTargetError,
     ProxyAuthenticationError,
     ProxyConnectionError,
     ProxyError,
@@ -37,6 +38,8 @@ PROXY_FAULTS = (
     ProxyProtocolError,
     ProxyUnsupportedError,
 )
+#: what is wrong with a target: it cannot be asked of a proxy, or is .onion and there is none
+WRONG_TARGET = (InvalidTargetError, ProxyUnsupportedError)
 
 
 def ours_behind(error: BaseException | None) -> BaseException | None:
@@ -60,7 +63,7 @@ class Way:
         """The proxies for a target, None for a direct connection.
 
         Raises:
-            InvalidTargetError: the target cannot be asked of a proxy.
+            InvalidTargetError, ProxyUnsupportedError: see `WRONG_TARGET`.
         """
         chain = chain_for(self._route, host, port)
         if chain is not None:

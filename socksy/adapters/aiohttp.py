@@ -18,9 +18,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from ..defaults import get_default_proxy
-from ..errors import InvalidTargetError, ProxyError
+from ..errors import ProxyError
 from ..sockets.stream import UNSET, SocksSocket, _Unset
-from . import Way
+from . import WRONG_TARGET, Way
 
 if TYPE_CHECKING:
     from typing import Any
@@ -118,7 +118,7 @@ class _Resolver(AbstractResolver):
 def _chain_for(way: Way, host: str, port: int) -> Chain | None:
     try:
         return way.chain_for(host, port)
-    except InvalidTargetError as exc:
+    except WRONG_TARGET as exc:
         raise aiohttp.InvalidURL(host, str(exc)) from exc
 
 

@@ -22,10 +22,10 @@ import anyio
 import httpcore
 import httpx
 
-from ..errors import InvalidTargetError, ProxyTimeoutError
+from ..errors import ProxyTimeoutError
 from ..sockets.dial import POLLIN, POLLOUT, run, watching
 from ..sockets.stream import UNSET, opening
-from . import PROXY_FAULTS, Way, ours_behind
+from . import PROXY_FAULTS, WRONG_TARGET, Way, ours_behind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
@@ -357,7 +357,7 @@ class _Transport:
         host, port = url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 80)
         try:
             chain = self._way.chain_for(host, port)
-        except InvalidTargetError as exc:
+        except WRONG_TARGET as exc:
             raise httpx.InvalidURL(str(exc)) from exc
         with self._lock:
             if chain not in self._pools:

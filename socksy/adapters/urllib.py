@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 from urllib.request import AbstractHTTPHandler, Request
 
-from ..errors import ProxyUnsupportedError
+from ..errors import InvalidTargetError, ProxyUnsupportedError
 from ..hosts import to_ascii
 from ..sockets.stream import UNSET, connect_through
 from . import Way
@@ -40,7 +40,8 @@ class SocksHandler(AbstractHTTPHandler):
     Raises:
         InvalidProxyError: the proxy cannot be understood.
 
-    A proxy's error is the `reason` of the `urllib.error.URLError` that is raised.
+    A proxy's error is the `reason` of the `urllib.error.URLError` that is raised, and so is what is
+    wrong with a target that cannot be asked of a proxy.
     """
 
     handler_order = 50  # ProxyHandler's is 100; the lowest is asked first
@@ -60,16 +61,25 @@ class SocksHandler(AbstractHTTPHandler):
         host = request.host
         if host and not host.isascii():
             name, colon, port = host.rpartition(":") if host[-1].isdigit() else (host, "", "")
-            request.host = f"{to_ascii(name)}{colon}{port}"
+            try:
+                request.host = f"{to_ascii(name)}{colon}{port}"
+            except InvalidTargetError as exc:
+                raise URLError(exc) from exc
         return self.do_request_(request)
 
     https_request = http_request
 
     def http_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(self._connection, request)
+        return self._open(self._connection, request)
 
     def https_open(self, request: Request) -> http.client.HTTPResponse:
-        return self.do_open(self._secure_connection, request)
+        return self._open(self._secure_connection, request)
+
+    def _open(self, connection: Any, request: Request) -> http.client.HTTPResponse:
+        try:
+            return self.do_open(connection, request)
+        except InvalidTargetError as exc:
+            raise URLError(exc) from exc
 
     def ftp_open(self, request: Request) -> None:
         """Refuses. Without this, FTPHandler would connect directly."""

@@ -25,7 +25,6 @@ from urllib3.poolmanager import PoolManager
 from urllib3.util import Retry, Timeout
 
 from ..errors import (
-    InvalidTargetError,
     ProxyAuthenticationError,
     ProxyTimeoutError,
     ProxyUnsupportedError,
@@ -33,7 +32,7 @@ from ..errors import (
 from ..protocol.steps import LOGIN_ANSWER
 from ..sockets.lookup import NameLookupError
 from ..sockets.stream import UNSET, connect_through
-from . import PROXY_FAULTS, Way
+from . import PROXY_FAULTS, WRONG_TARGET, Way
 
 if TYPE_CHECKING:
     import socket
@@ -108,7 +107,7 @@ class SocksProxyManager(PoolManager):
             port = port_by_scheme.get((scheme or "http").lower(), 80)
         try:
             chain = self._way.chain_for(host, port)
-        except InvalidTargetError as exc:
+        except WRONG_TARGET as exc:
             raise LocationParseError(f"{host}: {exc}") from exc
         pool_kwargs = {**(pool_kwargs or {}), _OPTION: {"chain": chain}}
         return super().connection_from_host(host, port, scheme, pool_kwargs)

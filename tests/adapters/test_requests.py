@@ -190,6 +190,15 @@ def test_a_wrong_proxy_of_a_request(sites, proxy, clean_environment):
     assert "guess-me" not in str(caught.value)
 
 
+def test_an_onion_without_a_proxy(clean_environment, no_local_lookup):
+    """Only Tor knows it: it is not looked up here."""
+    with SocksSession(lambda host, port: None) as session:
+        with pytest.raises(requests.exceptions.InvalidURL) as caught:
+            session.get("http://abc.onion/")
+
+    assert isinstance(caught.value.__cause__, socksy.ProxyUnsupportedError)
+
+
 def test_a_target_that_no_proxy_takes(server, clean_environment):
     with SocksSession(server.url()) as session:
         with pytest.raises(requests.exceptions.InvalidURL) as caught:

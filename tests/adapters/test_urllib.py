@@ -105,6 +105,35 @@ def test_the_default_proxy_is_that_of_the_moment(server, sites):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("http://[fe80::1%25lo]/", socksy.InvalidTargetError),
+        ("https://[fe80::1%25lo]/", socksy.InvalidTargetError),
+        ("http://\u2488test/", socksy.InvalidTargetError),
+        (f"http://{'ä' * 300}.test/", socksy.InvalidTargetError),
+    ],
+)
+def test_a_target_that_no_proxy_takes(server, url, reason):
+    opener = urllib.request.build_opener(SocksHandler(server.url()))
+
+    with pytest.raises(urllib.error.URLError) as caught:
+        opener.open(url, timeout=5)
+
+    assert isinstance(caught.value.reason, reason)
+    assert server.requests == []
+
+
+def test_an_onion_without_a_proxy(no_local_lookup):
+    """Only Tor knows it: it is not looked up here."""
+    opener = urllib.request.build_opener(SocksHandler(lambda host, port: None))
+
+    with pytest.raises(urllib.error.URLError) as caught:
+        opener.open("http://abc.onion/", timeout=5)
+
+    assert isinstance(caught.value.reason, socksy.ProxyUnsupportedError)
+
+
 def test_a_wrong_proxy_is_told_at_once():
     with pytest.raises(socksy.InvalidProxyError):
         SocksHandler("socks7://127.0.0.1")
