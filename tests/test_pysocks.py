@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import http.client
 import pickle
 import select
 import socket
@@ -484,6 +485,17 @@ def test_wrap_module_is_for_that_module_only(server, target):
             assert sock.recv(100) == BANNER
     assert smtplib.socket is socket
     assert [request.host for request in server.requests] == [NAME]
+
+
+def test_wrap_module_of_urllib_request_is_where_it_connects(socks_server_factory):
+    """PySocks' users write that; there it changes every module."""
+    server = socks_server_factory(names={"secret.test": ("127.0.0.1", unused_port())})
+    socks.set_default_proxy(socks.SOCKS5, "127.0.0.1", server.port)
+    with socks.wrap_module(urllib.request), pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen("http://secret.test/", timeout=5)
+
+    assert [request.host for request in server.requests] == ["secret.test"]
+    assert not socksy.is_wrapped(http.client)
 
 
 def test_wrap_module_uses_the_default_proxy_of_the_moment(socks_server_factory, target):

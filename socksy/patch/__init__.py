@@ -369,15 +369,20 @@ def _refuse_rivals() -> None:
             )
 
 
+def where_it_connects(module: ModuleType) -> ModuleType:
+    """The module in which the connections of this one are made, if it is known to be another."""
+    return sys.modules.get(_CONNECT_ELSEWHERE.get(module.__name__, ""), module)
+
+
 def _refuse_half_measures(modules: tuple[ModuleType, ...]) -> None:
     if is_wrapped():
         return
-    wrapped = {module.__name__ for module in modules}
-    for name in wrapped & set(_CONNECT_ELSEWHERE):
-        needed = _CONNECT_ELSEWHERE[name]
-        if needed not in wrapped and not is_wrapped(sys.modules.get(needed, socket)):
+    for module in modules:
+        needed = where_it_connects(module)
+        if needed not in modules and not is_wrapped(needed):
             raise InvalidArgumentError(
-                f"the connections of {name} are made in {needed}: wrap that one too, or instead"
+                f"the connections of {module.__name__} are made in {needed.__name__}: wrap that "
+                "one too, or instead"
             )
 
 

@@ -20,7 +20,7 @@ from types import ModuleType
 
 from ..errors import InvalidProxyError
 from ..errors import ProxyError as _OurProxyError
-from ..patch import Patch
+from ..patch import Patch, where_it_connects
 from ..patch import wrap_module as _wrap_module
 from ..proxy import HTTP as _HTTP_SCHEME
 from ..proxy import SOCKS4 as _LOCAL4
@@ -195,7 +195,8 @@ def wrap_module(module: ModuleType) -> Patch:
     """Let a module's sockets and name lookups go through the default proxy: only that module's.
 
     That is the one of the moment in which a socket connects; after `set_default_proxy` without
-    arguments they go direct.
+    arguments they go direct. With ``urllib.request``, say, goes the module in which its connections
+    are made.
 
     Returns:
         A patch that can be undone, and a context manager.
@@ -206,7 +207,7 @@ def wrap_module(module: ModuleType) -> Patch:
     """
     if _default_now("", 0) is None:
         raise GeneralProxyError("No default proxy specified")
-    patch = _wrap_module(module, proxy=_default_now)
+    patch = _wrap_module(*{module, where_it_connects(module)}, proxy=_default_now)
     # its sockets have PySocks' errors, too
     patch._class.last_error = socksocket.last_error  # type: ignore[assignment]
     return patch
