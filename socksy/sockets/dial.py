@@ -61,6 +61,8 @@ _connect = socket.SocketType.connect
 _connect_ex = socket.SocketType.connect_ex
 send = socket.SocketType.send
 recv = socket.SocketType.recv
+_bind = socket.SocketType.bind
+_getsockname = socket.SocketType.getsockname
 # The C member; socket.family makes an enum of it, in Python.
 family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
@@ -199,6 +201,7 @@ class Dial:
             or proxy.endpoint is None  # and the rest as in _fits, without a call
             or len(chain) > 1
             or proxy.pipelined
+            or self._local is not None
             or family_of(own) != _IPV4
             or (proxy.scheme in _LOCAL_DNS and pack_ip(host) is None)
         ):
@@ -237,6 +240,7 @@ class Dial:
             and len(chain) == 1
             and family_of(self._own) == _IPV4
             and not proxy.pipelined
+            and self._local is None
             and (proxy.scheme not in _LOCAL_DNS or pack_ip(host) is not None)
             and self.deadline is not None
             and self._own.gettimeout() == 0
@@ -312,13 +316,11 @@ class Dial:
                     self.spare.setblocking(True)
                 from .options import put_under
 
-                self.names = self.spare.getsockname(), self.spare.getpeername()
                 self._spent = True  # from now on, if Ctrl-C comes in between
                 put_under(self.spare, own)
             return bound
         except BaseException:
-            if self.spare is not None:
-                self.spare.close()
+            self._drop_the_spare()
             if self._spent:
                 self._renew()
             raise
@@ -408,6 +410,8 @@ class Dial:
                     _connect(sock, address)
                 else:
                     yield from self._connect(sock, address, self.deadline, left)
+                if sock is self.spare:  # now: a reset may come right behind the reply
+                    self.names = sock.getsockname(), sock.getpeername()
                 return sock
             except OSError as exc:
                 self._leave_alone_if_in_use(exc)
@@ -423,11 +427,11 @@ class Dial:
 
     def _socket_for(self, family: int) -> socket.socket:
         own = self._own
-        if self.spare is not None:
-            self.spare.close()
-            self.spare = None
+        self._drop_the_spare()
         if not self._spent and family_of(own) == family:
             self._spent = True
+            if self._local is not None and _getsockname(own)[1] == 0:
+                _bind(own, self._local)  # it could not be had again after a failure
             return own
         if not self._spent and is_in_use(own):
             raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
@@ -442,12 +446,24 @@ class Dial:
         spare.setblocking(self.deadline is None)  # whatever the default is
         return spare
 
+    def _drop_the_spare(self) -> None:
+        spare = self.spare
+        if spare is not None:
+            if self._local is not None:
+                from .options import reset_on_close
+
+                reset_on_close(spare)
+            spare.close()
+            self.spare = None
+
     def _free_the_port(self) -> None:
         """Two descriptors cannot be bound to one port: the own one lets go of it."""
-        from .options import put_under, unconnected_like
+        from .options import put_under, reset_on_close, unconnected_like
 
         self._spent = True
-        put_under(unconnected_like(self._own), self._own)
+        fresh = unconnected_like(self._own)
+        reset_on_close(self._own)
+        put_under(fresh, self._own)
 
     def _connect(
         self, sock: socket.socket, address: Any, deadline: float, left: int
@@ -470,30 +486,45 @@ class Dial:
 
         A tunnel that was not finished must never carry application data: now send and recv fail as
         on any socket that is not connected, and connect may be tried again.
-        """
-        from .options import put_under, set_again, unconnected_like
 
-        own = self._own
+        Raises:
+            OSError: EBADF, another thread has closed the socket.
+        """
+        from .options import put_under, reset_on_close, set_again, unconnected_like
+
+        own, local = self._own, self._local
+        if own.fileno() == -1:
+            raise _closed()
         try:
             fresh = unconnected_like(own)
-        except OSError:  # out of descriptors
-            fresh = None
-        try:
-            if fresh is not None:
+            try:
                 set_again(self._options, fresh)
-                if self._local is not None:
-                    fresh.bind(self._local)
+                if local is not None:
+                    reset_on_close(own)  # the port is wanted again
                 put_under(fresh, own)
-                return
-        except OSError:
-            # The bound port is still taken, say: then the old descriptor stays, cut off.
-            assert fresh is not None
-            fresh.close()
+            finally:
+                fresh.close()
+        except OSError:  # out of descriptors, say
+            self.cut_off()
+            return
+        if local is not None:
+            try:
+                _bind(own, local)
+            except OSError:  # somebody was faster: the next connect tries again, and says so
+                pass
+
+    def cut_off(self) -> None:
+        """Make the own descriptor useless: nothing can be sent, and nothing of the proxy's read."""
+        own = self._own
         try:
             socket.SocketType.shutdown(own, socket.SHUT_RDWR)
-        except OSError as exc:
-            if exc.errno != errno.ENOTCONN:
-                raise
+        except OSError:  # not connected, or no more: something may have come before that
+            pass
+        try:
+            while recv(own, 65536):
+                pass
+        except OSError:  # nothing more will come
+            pass
 
 
 def _try_again(sock: socket.socket, address: Any, deadline: float) -> Generator[Wait, bool, int]:

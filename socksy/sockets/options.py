@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 
 from ..hosts import pack_ip, unpack_ip
 
@@ -82,6 +83,12 @@ def unconnected_like(own: socket.socket) -> socket.socket:
     fresh = socket.socket(own.family, own.type, own.proto)
     fresh.settimeout(own.gettimeout())
     return fresh
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Whatever closes it drops the connection at once: its port is free then, not in TIME_WAIT."""
+    on, no_time = (1).to_bytes(4, sys.byteorder), bytes(4)
+    socket.SocketType.setsockopt(sock, socket.SOL_SOCKET, socket.SO_LINGER, on + no_time)
 
 
 def put_under(new: socket.socket, own: socket.socket, keep: bool = False) -> None:

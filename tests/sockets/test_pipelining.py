@@ -31,10 +31,12 @@ def proxy_at(address, login="", **options):
     return Proxy.from_url(url, pipelined=True, **options)
 
 
-def connect(proxy, timeout, **options):
+def connect(proxy, timeout, local=None, **options):
     """Connect in the one way or the other: timeout 0 means non-blocking."""
     sock = socksy.SocksSocket(proxy=proxy)
     try:
+        if local is not None:
+            sock.bind(local)
         sock.settimeout(timeout)
         try:
             sock.connect(("a.test", 80), **options)
@@ -114,6 +116,22 @@ def test_a_server_that_can_is_remembered_and_then_has_all_the_time():
             connect(proxy_at(address), 5).close()
 
     assert connections == [AT_ONCE, AT_ONCE]
+
+
+@EVERY_WAY
+def test_the_second_connection_comes_from_the_same_port(timeout):
+    """Where the application has bound the socket: the first one lets go of it at once."""
+    sources = []
+    swallows = Swallows()
+
+    def handler(connection):
+        sources.append(connection.getpeername())
+        swallows(connection)
+
+    with serving(handler) as address:
+        with connect(proxy_at(address), timeout, local=("127.0.0.1", 0)) as sock:
+            assert sock.recv(100) == BANNER
+            assert sources == [sock.getsockname()] * 2
 
 
 def test_the_retry_has_the_same_deadline():

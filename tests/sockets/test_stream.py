@@ -1,6 +1,7 @@
 """SocksSocket as people use it, against the embedded proxy."""
 
 import base64
+import contextlib
 import errno
 import ipaddress
 import os
@@ -8,6 +9,7 @@ import pickle
 import select
 import socket
 import ssl
+import struct
 
 import pytest
 import trustme
@@ -18,7 +20,7 @@ from socksy.sockets import dial
 from socksy.sockets.stream import SocksSocket
 from socksy.testing.faults import answer_with, cut_short, reset_at, stall_at
 
-from ..support import BANNER, echo, eventually, serving, unused_port
+from ..support import BANNER, echo, eventually, read_exactly, serving, unused_port
 
 NAME = "only-the-proxy-knows.test"
 REMOTE = ["socks4a", "socks5h", "http"]
@@ -587,6 +589,112 @@ def test_a_socket_can_be_used_again_after_a_failure(server, echo_server):
 
         check_echo(sock)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+@contextlib.contextmanager
+def refusing_once():
+    """A proxy that refuses with a long reply, leaves closing to us, and accepts the next one."""
+    refused = []
+
+    def handler(connection):
+        read_exactly(connection, 3)
+        connection.sendall(b"\5\0")
+        connection.recv(300)
+        if not refused:
+            refused.append(connection)
+            connection.sendall(b"\5\5\0\3\x0bsecret.test\0\1")
+            connection.recv(1)
+        else:
+            connection.sendall(b"\5\0\0\1\0\0\0\0\0\0")
+            echo(connection)
+
+    with serving(handler) as address:
+        yield f"socks5h://127.0.0.1:{address[1]}"
+
+
+@pytest.mark.parametrize("timeout", [None, 5, 0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_bound_socket_keeps_its_port_after_a_failure(family, timeout):
+    """And is as unconnected as any: what the proxy has sent is nobody's data."""
+    host = "127.0.0.1" if family == socket.AF_INET else "::ffff:127.0.0.1"
+    with refusing_once() as url, SocksSocket(family, proxy=url) as sock:
+        sock.bind((host, 0))
+        name = sock.getsockname()
+        sock.settimeout(timeout)
+        for expected in (errno.ECONNREFUSED, 0):
+            number = sock.connect_ex(("a.test", 80))
+            if number == errno.EINPROGRESS:
+                assert select.select([], [sock], [], 5)[1]
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            assert number == expected
+            assert sock.getsockname() == name
+            if expected:
+                with pytest.raises(OSError) as caught:
+                    sock.recv(100)
+                assert caught.value.errno == errno.ENOTCONN
+        sock.settimeout(5)
+        check_echo(sock)
+
+
+def test_a_port_that_was_taken_after_a_failure_is_not_given_up(server, mocker, echo_server):
+    """The next connect does not leave from somewhere else."""
+    with SocksSocket(proxy=server.url()) as sock, socket.socket() as thief:
+        sock.bind(("127.0.0.1", 0))
+        name = sock.getsockname()
+
+        def steal(own, local):
+            thief.bind(local)
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+
+        mocker.patch.object(dial, "_bind", steal)
+        with pytest.raises(socksy.TargetRefusedError):
+            sock.connect(("127.0.0.1", unused_port()))
+        mocker.stopall()
+        with pytest.raises(socksy.ProxyConnectionError) as caught:
+            sock.connect(echo_server)
+        assert caught.value.errno == errno.EADDRINUSE
+        thief.close()
+        sock.connect(echo_server)
+
+        check_echo(sock)
+        assert sock.getsockname() == name
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_without_descriptors_a_failed_handshake_leaves_nothing_to_read(mocker, timeout):
+    """No fresh descriptor can be had: the old one is cut off, and what it had received is gone."""
+    with refusing_once() as url, SocksSocket(proxy=url) as sock:
+        sock.settimeout(timeout)
+        none_left = OSError(errno.EMFILE, "Too many open files")
+        mocker.patch("socksy.sockets.options.unconnected_like", side_effect=none_left)
+        with pytest.raises(socksy.TargetRefusedError):
+            sock.connect(("a.test", 80))
+
+        assert sock.recv(100) == b""
+        with pytest.raises(BrokenPipeError):
+            sock.send(b"x")
+
+
+def test_what_comes_right_before_a_reset_is_not_lost():
+    """Whatever the family: the names of the connection are not asked for when it may be gone."""
+
+    def handler(connection):
+        read_exactly(connection, 3)
+        connection.sendall(b"\5\0")
+        connection.recv(100)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0" + BANNER)
+        connection.close()
+
+    with serving(handler) as address:
+        for family in FAMILIES:
+            for _ in range(10):
+                with SocksSocket(family, proxy=f"socks5h://127.0.0.1:{address[1]}") as sock:
+                    sock.settimeout(5)
+                    sock.connect(("a.test", 80))
+                    with contextlib.suppress(ConnectionResetError):
+                        assert BANNER.startswith(sock.recv(100))
+                    assert sock.proxy_sockname[0] == "127.0.0.1"
 
 
 def test_an_interrupted_handshake_leaves_nothing_behind(server, mocker, echo_server):
