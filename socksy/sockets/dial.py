@@ -85,12 +85,12 @@ def watching(sock: socket.socket, event: int) -> select.poll:
     try:
         poller.register(sock, event)
     except ValueError:
-        raise _closed() from None
+        raise os_error(errno.EBADF) from None
     return poller
 
 
-def _closed() -> OSError:
-    return OSError(errno.EBADF, os.strerror(errno.EBADF))
+def os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
 
 
 def wait(sock: socket.socket, event: int, deadline: float | None) -> bool:
@@ -174,7 +174,7 @@ class Dial:
         options: Options,
     ) -> None:
         if own.fileno() == -1:  # a spare would get through all the same
-            raise _closed()
+            raise os_error(errno.EBADF)
         self._own = own
         self._local = local
         self._options = options
@@ -279,7 +279,7 @@ class Dial:
 
     def not_connected(self, number: int) -> NoReturn:
         """What has become of that, if it is neither 0 nor under way."""
-        exc = OSError(number, os.strerror(number))
+        exc = os_error(number)
         self._leave_alone_if_in_use(exc)
         raise _unreachable(exc, 1) from exc
 
@@ -434,7 +434,7 @@ class Dial:
                 _bind(own, self._local)  # it could not be had again after a failure
             return own
         if not self._spent and is_in_use(own):
-            raise OSError(errno.EISCONN, os.strerror(errno.EISCONN))
+            raise os_error(errno.EISCONN)
         from .options import bind_like, set_again
 
         self.spare = spare = socket.socket(family, socket.SOCK_STREAM)
@@ -479,7 +479,7 @@ class Dial:
                 raise ProxyTimeoutError(phase=CONNECTING)
             number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if number:
-            raise OSError(number, os.strerror(number))
+            raise os_error(number)
 
     def _renew(self) -> None:
         """Put a fresh descriptor under the application's number.
@@ -494,7 +494,7 @@ class Dial:
 
         own, local = self._own, self._local
         if own.fileno() == -1:
-            raise _closed()
+            raise os_error(errno.EBADF)
         try:
             fresh = unconnected_like(own)
             try:
@@ -512,6 +512,14 @@ class Dial:
                 _bind(own, local)
             except OSError:  # somebody was faster: the next connect tries again, and says so
                 pass
+
+    def set_option(self, level: int, option: int, *value: Any) -> None:
+        """Set while this goes on, and already on the own one: on the spare, too."""
+        spare = self.spare
+        if spare is not None:
+            from .options import set_again
+
+            set_again({(level, option): value}, spare)
 
     def cut_off(self) -> None:
         """Make the own descriptor useless: nothing can be sent, and nothing of the proxy's read."""
@@ -636,7 +644,7 @@ def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None)
                         try:
                             poller.register(sock, POLLIN)
                         except ValueError:
-                            raise _closed() from None
+                            raise os_error(errno.EBADF) from None
                     left = deadline - monotonic()
                     if left <= 0 or not poller.poll(left * 1000):
                         raise timed_out(step.awaiting)

@@ -9,9 +9,14 @@ becomes writable, so the loop must not see that descriptor yet. Three rules:
 * One daemon thread, `_Negotiator`, drives every pending `Dial` over its real descriptors. It never
   touches the application's socket. When one ends, it drains the placeholder's other end; the loop
   wakes up. For those who wait for data only, it makes the placeholder readable when there are some.
+  Before that it shuts the other end down: who writes to the placeholder all the same is told EPIPE.
 * The next call on the socket, whichever it is, puts the real descriptor in place, in the caller's
-  own thread. Until then the object's class is a `Pending` one, which keeps all this out of the
+  own thread. Until then the object has a `Pending` guise, which keeps all this out of the
   methods of a connected socket. After a failure it stays so until somebody was told the error.
+
+Signal handlers may raise in the caller's thread, at any moment. So the thread alone closes what it
+was given, until it has let go of it; the socket is pending before the thread hears of it; and what
+goes wrong with one attempt ends neither the others nor the thread.
 
 Where descriptors cannot be replaced (Windows), connect() waits instead: see `stream`.
 """
@@ -27,21 +32,22 @@ import selectors
 import socket
 import sys
 import threading
-import weakref
 from collections import deque
 from contextlib import ExitStack
 from time import monotonic
 
 from ..errors import ProxyError
-from .dial import PATIENCE, POLLIN, POLLOUT, Dial, wait
-from .kinds import combine
+from .dial import PATIENCE, POLLIN, POLLOUT, Dial, os_error, wait
+from .kinds import COPIES, DATA, DATA_OF_TLS, OTHER, Plain, guise
 from .options import put_under, unconnected_like
-from .watchers import put_under_watch
+from .watchers import put_under_watch, remember, selector_that_asks, watchers_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from typing import Any, TypeVar
+
+    from typing_extensions import Buffer
 
     from ..proxy import Chain
     from .dial import Wait
@@ -59,6 +65,7 @@ _UNTOUCHED = 0.05
 _SMALLEST_BUFFER = 1  # the kernel makes it its own minimum
 _NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 _UNDER_WAY, _CONNECTED, _FAILED = range(3)
+_fileno = socket.SocketType.fileno
 
 
 class Errand:
@@ -66,7 +73,8 @@ class Errand:
 
     Attributes:
         own: the descriptor that it is about.
-        task: what the negotiator drives.
+        task: what the negotiator drives; None if it has been released.
+        begun: the negotiator has found it in its inbox.
         done: set last, by the negotiator.
         announced: set after that: the negotiator has let go of it. Who takes it then may close it.
         bound: what the task returned, if it succeeded.
@@ -77,6 +85,7 @@ class Errand:
         "_free",
         "_is_taken",
         "announced",
+        "begun",
         "bound",
         "done",
         "error",
@@ -93,7 +102,7 @@ class Errand:
         self.task = task
         self.started = False
         self.waiting: Wait | None = None
-        self.done = self.announced = False
+        self.begun = self.done = self.announced = False
         self.bound: Any = None
         self.error: Exception | None = None
 
@@ -131,9 +140,17 @@ class Errand:
 
     def release(self) -> None:
         """Close what is ours. Idempotent."""
+        self.end_task()
+        self.task = None
+        _close(self.own)
+
+    def end_task(self) -> None:
+        """Whatever it was doing. There is nobody to tell of what goes wrong with that."""
         if self.task is not None:
-            self.task.close()
-        self.own.close()
+            try:
+                self.task.close()
+            except Exception:  # somebody has closed its descriptors, say
+                pass
 
 
 class Attempt(Errand):
@@ -153,9 +170,13 @@ class Attempt(Errand):
     def announce(self) -> None:
         """Wake up whoever waits: the placeholder becomes writable; after a failure it hangs up."""
         if self.error is None:
+            try:
+                self.peer.shutdown(socket.SHUT_RD)
+            except OSError:  # the application has closed its end
+                pass
             _drain(self.peer)
         else:
-            self.peer.close()
+            _close(self.peer)
 
     def disown(self) -> None:
         """After a fork, in the child: the connection is the parent's. Without a word on it."""
@@ -165,7 +186,7 @@ class Attempt(Errand):
     def release(self) -> None:
         """Close what is ours. Idempotent."""
         super().release()
-        self.peer.close()
+        _close(self.peer)
 
 
 class Connecting(Attempt):
@@ -203,9 +224,7 @@ class Connecting(Attempt):
     def set_option(self, level: int, option: int, *value: Any) -> None:
         """On whichever descriptor may be the one in the end."""
         self.own.setsockopt(level, option, *value)
-        spare = self.dial.spare
-        if spare is not None and spare.family != socket.AF_UNIX:
-            spare.setsockopt(level, option, *value)
+        self.dial.set_option(level, option, *value)
 
 
 class Accepting(Attempt):
@@ -215,7 +234,7 @@ class Accepting(Attempt):
 
     def announce(self) -> None:
         """The placeholder becomes readable."""
-        self.peer.close()
+        _close(self.peer)
 
 
 def begin(
@@ -233,21 +252,24 @@ def begin(
             the real descriptor is in place.
         early_data: for the target, as in `Dial`.
     """
-    own, peer = _step_aside(sock)
+    home = type(sock)
+    pending_guise = _pending_guise(home)  # first: whatever is wrong with it, nothing has happened
 
-    def connecting() -> Connecting:
+    def connecting(own: socket.socket, peer: socket.socket) -> Connecting:
         dial = Dial(own, PATIENCE, sock._local, sock._own_options())
         dial.early_data = early_data
         return Connecting(own, peer, dial, way)
 
-    attempt = _hand_over(sock, own, peer, connecting)
-    home = type(sock)
-    sock._pending = _State(sock, attempt, home, target, on_success)
-    sock.__class__ = _pending_class(home)
-    if sock.fileno() == -1:  # another thread has closed it meanwhile
+    def make_pending(attempt: Connecting) -> None:
+        sock._pending = state = _State(attempt, home, target, on_success)
+        sock.__class__ = pending_guise
+        state.arm()
+
+    attempt = _hand_over(sock, connecting, make_pending, watchers_of(sock.fileno(), (), False))
+    if _fileno(sock) == -1:  # another thread has closed it meanwhile
         _leave(sock)
         _negotiator.cancel(attempt)
-        raise _os_error(errno.EBADF)
+        raise os_error(errno.EBADF)
 
 
 def accept(
@@ -258,50 +280,80 @@ def accept(
     Args:
         task: made from the descriptor that `sock` has had, which will be the connection's.
     """
-    own, peer = _step_aside(sock)
-    return _hand_over(sock, own, peer, lambda: Accepting(own, peer, task(own)))
 
+    def accepting(own: socket.socket, peer: socket.socket) -> Accepting:
+        return Accepting(own, peer, task(own))
 
-def _step_aside(sock: socket.socket) -> tuple[socket.socket, socket.socket]:
-    """Put a placeholder under the number of `sock`; returns what was there, and its other end."""
-    own = socket.socket(sock.family, sock.type, sock.proto, fileno=os.dup(sock.fileno()))
-    try:
-        own.setblocking(False)
-        placeholder, peer = _full_pair()
-    except BaseException:
-        own.close()
-        raise
-    put_under_watch(placeholder, sock)
-    return own, peer
+    return _hand_over(sock, accepting, lambda attempt: None, watchers_of(sock.fileno()))
 
 
 def _hand_over(
-    sock: socket.socket, own: socket.socket, peer: socket.socket, make: Callable[[], _Attempt]
+    sock: socket.socket,
+    make: Callable[[socket.socket, socket.socket], _Attempt],
+    note: Callable[[_Attempt], None],
+    watchers: list[Any],
 ) -> _Attempt:
-    """Make an attempt and submit it; if that cannot be, put back what `sock` has had."""
+    """Put a placeholder under the number of `sock`, and let the thread work with what was there.
+
+    Args:
+        make: makes the attempt of what was there and the placeholder's other end.
+        note: is told of it right before the thread is.
+    """
+    own = placeholder = peer = attempt = None
     try:
-        attempt = make()
+        # a number that dup() returns would be lost if a signal came now
+        own = Plain(sock.family, sock.type, sock.proto)
+        os.dup2(sock.fileno(), own.fileno(), inheritable=False)
+        own.setblocking(False)
+        placeholder, peer = _full_pair()
+        attempt = make(own, peer)
+        put_under_watch(placeholder, sock, watchers)
+        note(attempt)
         _negotiator.submit(attempt)
     except BaseException:
-        put_under_watch(own, sock)
-        own.close()
-        peer.close()
+        if attempt is not None and _negotiator.has(attempt):
+            _negotiator._wake()  # it has begun: a signal came right behind
+        else:
+            if attempt is not None:
+                _take_back(sock, attempt, watchers)
+            for one in (own, placeholder, peer):
+                if one is not None:
+                    one.close()
         raise
     return attempt
+
+
+def _take_back(sock: socket.socket, attempt: Attempt, watchers: list[Any]) -> None:
+    """Put what `sock` has had under its number again; the thread has not heard of it."""
+    attempt.announced = True
+    if _fileno(sock) != -1:  # else another thread has closed it
+        put_under_watch(attempt.own, sock, watchers, keep=True)
+    _leave(sock)
 
 
 def _full_pair() -> tuple[socket.socket, socket.socket]:
     """A placeholder that is not writable, and the other end, which can change that."""
     placeholder, peer = socket.socketpair()
-    placeholder.setblocking(False)
-    peer.setblocking(False)
-    placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALLEST_BUFFER)
-    filling = bytes(2048)
     try:
+        placeholder.setblocking(False)
+        peer.setblocking(False)
+        placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SMALLEST_BUFFER)
+        filling = bytes(2048)
         while True:
             placeholder.send(filling)
     except BlockingIOError:
         return placeholder, peer
+    except BaseException:
+        placeholder.close()
+        peer.close()
+        raise
+
+
+def _close(sock: socket.socket) -> None:
+    try:
+        sock.close()
+    except OSError:  # somebody else has
+        pass
 
 
 def _drain(peer: socket.socket) -> None:
@@ -313,24 +365,53 @@ def _drain(peer: socket.socket) -> None:
 
 
 class _State:
-    """What a pending socket knows."""
+    """What a pending socket knows.
 
-    __slots__ = ("attempt", "home", "on_success", "reference", "target")
+    Attributes:
+        askers: the selectors that have asked for the socket's number.
+    """
+
+    __slots__ = ("_cancel", "askers", "attempt", "home", "on_success", "target")
 
     def __init__(
         self,
-        sock: Any,
         attempt: Connecting,
         home: type,
         target: tuple[Any, ...],
         on_success: Callable[[Any, Any, Dial, tuple[Any, ...]], None],
     ) -> None:
+        self._cancel = _negotiator.cancel
         self.attempt = attempt
         self.home = home
         self.target = target
         self.on_success = on_success
-        # a socket that is dropped without close() must not negotiate on
-        self.reference = weakref.ref(sock, lambda _: _negotiator.cancel(attempt))
+        self.askers: list[selectors.BaseSelector] = []
+
+    def arm(self) -> None:
+        """From now on there is something to give up."""
+        self.__class__ = _Live
+
+    def disarm(self) -> None:
+        self.__class__ = _State
+
+
+class _Live(_State):
+    """The same while there is something to give up when the socket is dropped without close().
+
+    It ends with the socket. A weak reference to that would not do: in a reference cycle it is
+    garbage itself, and never calls back.
+    """
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self._cancel(self.attempt)
+
+
+def inherit(heir: Any, failed: _State) -> None:
+    """An SSLSocket that has taken over a socket whose connect has failed is to say so."""
+    heir._pending = _State(failed.attempt, type(heir), failed.target, failed.on_success)
+    heir.__class__ = _pending_guise(type(heir))
 
 
 # Threads may share a socket: one settles or closes it at a time. Reentrant, as the garbage
@@ -347,6 +428,9 @@ def _settle(sock: Any) -> tuple[int, Any]:
     state = sock.__dict__.get("_pending")
     if state is not None and not state.attempt.done:
         return _UNDER_WAY, state
+    watchers = []
+    if state is not None and state.attempt.own.fileno() != -1:
+        watchers = watchers_of(_fileno(sock), state.askers)  # which may take a while
     with _settling:
         state = sock.__dict__.get("_pending")
         if state is None:
@@ -354,13 +438,15 @@ def _settle(sock: Any) -> tuple[int, Any]:
         attempt = state.attempt
         if attempt.own.fileno() != -1:
             attempt.own.settimeout(sock.gettimeout())
-            put_under_watch(attempt.own, sock, keep=not attempt.take())
+            put_under_watch(attempt.own, sock, watchers, keep=not attempt.take())
+        if isinstance(state, _Live):
             _negotiator.cancel(attempt)  # which closes what is left of it
+            state.disarm()
         if attempt.error is not None:
             return _FAILED, state
-        _leave(sock)
         state.on_success(sock, attempt.bound, attempt.dial, state.target)
         _keep_tls(sock)
+        _leave(sock)
         return _CONNECTED, None
 
 
@@ -384,42 +470,53 @@ def _wait(sock: socket.socket, timeout: float | None) -> None:
     deadline = None if timeout is None else monotonic() + timeout
     while state is not None and not state.attempt.done:
         if timeout == 0:
-            raise _os_error(errno.EAGAIN)
+            raise os_error(errno.EAGAIN)
         if not wait(sock, POLLOUT, deadline):
             raise TimeoutError("timed out")
-        if sock.fileno() == -1:  # by another thread
-            raise _os_error(errno.EBADF)
+        if _fileno(sock) == -1:  # by another thread
+            raise os_error(errno.EBADF)
 
 
 def _wait_until_over(sock: socket.socket, timeout: float | None) -> None:
     """Wait, then settle; raises the handshake's error."""
     _wait(sock, timeout)
     if _settle(sock)[0] == _FAILED:
-        raise _leave(sock) or _os_error(errno.ENOTCONN)
+        raise _leave(sock) or os_error(errno.ENOTCONN)
 
 
-class Pending(socket.socket):
-    """The methods of a socket while its connect is under way; mixed in before its class."""
+class Pending(Plain):
+    """The methods of a socket while its connect is under way."""
 
     _pending: _State
     raises_failure: bool
     _own_options: Callable[[], Options]
 
+    def fileno(self) -> int:
+        """As ever; and who asks may be about to watch that number."""
+        state = self.__dict__.get("_pending")
+        selector = selector_that_asks(sys._getframe(1))
+        if selector is not None and state is not None and selector not in state.askers:
+            state.askers.append(selector)
+            remember(selector)
+        return super().fileno()
+
     # -- connecting
 
-    def connect(self, address: Any) -> None:
+    def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
         state = self.__dict__.get("_pending")
         if state is None:
-            self.connect(address)
+            _connect_anew(self, address, early_data)
             return
         timeout = self.gettimeout()
         if timeout == 0 and not state.attempt.done:
-            raise _os_error(errno.EALREADY)
+            raise os_error(errno.EALREADY)
         _wait_until_over(self, timeout)
-        if self.fileno() == -1:  # another thread has closed it
-            raise _os_error(errno.EBADF)
+        if _fileno(self) == -1:  # another thread has closed it
+            raise os_error(errno.EBADF)
         if state.attempt.error is not None:  # another thread was told why
-            raise _os_error(errno.ENOTCONN)
+            raise os_error(errno.ENOTCONN)
+        if early_data:  # they would have to have come earlier
+            raise os_error(errno.EISCONN)
 
     def connect_ex(self, address: Any) -> int:
         try:
@@ -456,7 +553,7 @@ class Pending(socket.socket):
 
     def getpeername(self) -> Any:
         if _settle(self)[0] != _CONNECTED:
-            raise _os_error(errno.ENOTCONN)
+            raise os_error(errno.ENOTCONN)
         return self.getpeername()
 
     @property
@@ -479,7 +576,7 @@ class Pending(socket.socket):
 
     def shutdown(self, how: int) -> None:
         if _settle(self)[0] != _CONNECTED:
-            raise _os_error(errno.ENOTCONN)
+            raise os_error(errno.ENOTCONN)
         self.shutdown(how)
 
     def _real_close(self, *arguments: Any) -> None:
@@ -488,6 +585,14 @@ class Pending(socket.socket):
         if state is not None:
             _negotiator.cancel(state.attempt)
         self._real_close(*arguments)
+
+
+def _connect_anew(sock: Any, address: Any, early_data: Buffer) -> None:
+    """An SSLSocket's connect takes no early data."""
+    if early_data:
+        sock.connect(address, early_data=early_data)
+    else:
+        sock.connect(address)
 
 
 def _keep_tls(sock: Any) -> None:
@@ -500,10 +605,6 @@ def _keep_tls(sock: Any) -> None:
             sock, False, sock.server_hostname, owner=sock, session=sock._session
         )
         sock._connected = True
-
-
-def _os_error(number: int) -> OSError:
-    return OSError(number, os.strerror(number))
 
 
 def system_errno(error: BaseException | None) -> int:
@@ -521,31 +622,9 @@ def _passes_errors_on() -> bool:
     return sys._getframe(2).f_globals.get("__name__") in _PASS_ERRORS_ON
 
 
-# Moves data: needs the connection, waits for it like the kernel would.
-_DATA = (
-    "send",
-    "sendall",
-    "sendto",
-    "sendmsg",
-    "sendfile",
-    "recv",
-    "recv_into",
-    "recvfrom",
-    "recvfrom_into",
-    "recvmsg",
-    "recvmsg_into",
-    "read",  # of an SSLSocket, as the next ones
-    "write",
-    "do_handshake",
-    "unwrap",
-)
-# Makes another object of the descriptor: never of a placeholder, so this waits for the handshake.
-_COPIES = ("dup", "detach", "share")
-# Makes no sense on a connecting socket.
-_OTHER = ("bind", "listen", "accept", "bind_remote", "set_proxy")
-
-
 def _when_connected(name: str) -> Callable[..., Any]:
+    """What moves data waits for the connection, like the kernel would."""
+
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
         _wait_until_over(self, self.gettimeout())
         return getattr(self, name)(*arguments, **options)
@@ -554,11 +633,18 @@ def _when_connected(name: str) -> Callable[..., Any]:
 
 
 def _when_over(name: str) -> Callable[..., Any]:
+    """A copy of the placeholder would be of no use. One of a failure knows of it, too."""
+
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
         _wait(self, None)
-        if _settle(self)[0] == _FAILED:
-            _leave(self)
-        return getattr(self, name)(*arguments, **options)
+        where, state = _settle(self)
+        if where != _FAILED:
+            return getattr(self, name)(*arguments, **options)
+        try:
+            return getattr(state.home, name)(self, *arguments, **options)
+        finally:
+            if _fileno(self) == -1:  # what is left of it needs not know
+                _leave(self)
 
     return method
 
@@ -567,7 +653,7 @@ def _not_now(name: str) -> Callable[..., Any]:
     def method(self: Pending, *arguments: Any, **options: Any) -> Any:
         where, _ = _settle(self)
         if where == _UNDER_WAY:
-            raise _os_error(errno.EALREADY)
+            raise os_error(errno.EALREADY)
         if where == _FAILED:
             _leave(self)
         return getattr(self, name)(*arguments, **options)
@@ -575,19 +661,65 @@ def _not_now(name: str) -> Callable[..., Any]:
     return method
 
 
-_classes: dict[type, type] = {}
+_front = {
+    **{name: _when_connected(name) for name in (*DATA, *DATA_OF_TLS)},
+    **{name: _when_over(name) for name in COPIES},
+    **{name: _not_now(name) for name in OTHER},
+}
 
 
-def _pending_class(home: type) -> type:
+# The same for who has got behind the front, by super(): then it is the base class' own method.
+
+
+def _base_when_connected(name: str) -> Callable[..., Any]:
+    base = getattr(Plain, name)
+
+    def method(self: Pending, *arguments: Any, **options: Any) -> Any:
+        _wait_until_over(self, self.gettimeout())
+        return base(self, *arguments, **options)
+
+    return method
+
+
+def _base_when_over(name: str) -> Callable[..., Any]:
+    base = getattr(Plain, name)
+
+    def method(self: Pending, *arguments: Any, **options: Any) -> Any:
+        _wait(self, None)
+        _settle(self)
+        return base(self, *arguments, **options)
+
+    return method
+
+
+def _base_if_settled(name: str) -> Callable[..., Any]:
+    base = getattr(Plain, name)
+
+    def method(self: Pending, *arguments: Any, **options: Any) -> Any:
+        if _settle(self)[0] == _UNDER_WAY:
+            raise os_error(errno.ENOTCONN)
+        return base(self, *arguments, **options)
+
+    return method
+
+
+_Behind = type(
+    "_Behind",
+    (Plain,),
+    {
+        **{name: _base_when_connected(name) for name in DATA},
+        **{name: _base_when_over(name) for name in COPIES if hasattr(Plain, name)},
+        **{name: _base_if_settled(name) for name in ("getpeername", "shutdown")},
+    },
+)
+_guises: dict[type, type] = {}
+
+
+def _pending_guise(home: type) -> type:
     """The class that a socket of class `home` has while it is pending."""
-    found = _classes.get(home)
+    found = _guises.get(home)
     if found is None:
-        methods: dict[str, Any] = {}
-        for names, make in ((_DATA, _when_connected), (_COPIES, _when_over), (_OTHER, _not_now)):
-            methods.update({name: make(name) for name in names if hasattr(home, name)})
-        methods["__module__"] = home.__module__
-        methods["__qualname__"] = home.__qualname__
-        found = _classes[home] = combine(home.__name__, (Pending, home), methods)
+        found = _guises[home] = guise(home, Pending, _Behind, _front)
     return found
 
 
@@ -620,6 +752,12 @@ class _Negotiator:
             self._inbox.append((attempt, True))
             self._wake()
 
+    def has(self, attempt: Errand) -> bool:
+        """Whether the thread has been given it: `submit` may be interrupted by a signal."""
+        # in this order: it begins before it leaves the inbox
+        in_inbox = any(one is attempt and begins for one, begins in tuple(self._inbox))
+        return in_inbox or attempt.begun
+
     def _start(self) -> None:
         with ExitStack() as undo:
             self._selector = undo.enter_context(selectors.DefaultSelector())
@@ -629,9 +767,10 @@ class _Negotiator:
             self._ear.setblocking(False)
             self._mouth.setblocking(False)
             self._selector.register(self._ear, selectors.EVENT_READ)
-            thread = threading.Thread(target=self._run, name="socksy-negotiator", daemon=True)
-            thread.start()
-            self._thread = thread
+            remember(self._selector)
+            undo.callback(setattr, self, "_thread", None)
+            self._thread = threading.Thread(target=self._run, name="socksy-negotiator", daemon=True)
+            self._thread.start()  # it waits for our lock: until then this can be undone
             undo.pop_all()
 
     def cancel(self, attempt: Errand) -> None:
@@ -650,6 +789,16 @@ class _Negotiator:
             pass
 
     def _run(self) -> None:
+        with self._lock:
+            if self._thread is not threading.current_thread():
+                return
+        try:
+            self._work()
+        except BaseException as exc:  # somebody has closed every descriptor, say
+            self._break_down(exc)
+            raise
+
+    def _work(self) -> None:
         while True:
             events = self._selector.select(self._patience())
             for key, _ in events:
@@ -667,13 +816,43 @@ class _Negotiator:
         with self._lock:
             if self._inbox:
                 return False
-            self._selector.close()
-            self._ear.close()
-            self._mouth.close()
+            self._close()
             self._thread = None
             self._timers.clear()
             self._untouched.clear()
             return True
+
+    def _close(self) -> None:
+        for one in (self._selector, self._ear, self._mouth):
+            try:
+                one.close()
+            except OSError:  # somebody else has
+                pass
+
+    def _break_down(self, exc: BaseException) -> None:
+        """Everything under way has failed; the next attempt gets a new thread."""
+        with self._lock:
+            attempts, inbox = self._attempts, self._inbox
+            self._close()
+            self._reset()
+        for attempt in attempts:
+            self._fail(attempt, exc)
+        for attempt, begins in inbox:
+            if begins:
+                self._fail(attempt, exc)
+            else:
+                attempt.release()
+
+    def _fail(self, attempt: Errand, exc: BaseException) -> None:
+        attempt.waiting = None
+        attempt.end_task()
+        if attempt.done:  # with what comes afterwards
+            attempt.let_go()
+        else:
+            attempt.error = OSError(errno.EIO, f"the thread of all connects has ended: {exc!r}")
+            attempt.done = True
+            attempt.announce()
+        attempt.announced = True
 
     def _patience(self) -> float | None:
         if not self._attempts:
@@ -689,8 +868,12 @@ class _Negotiator:
             attempt, begins = self._inbox[0]
             if begins:  # always in one of the two: a fork may come at any moment
                 self._attempts.add(attempt)
+                attempt.begun = True
                 self._inbox.popleft()
-                self._resume(attempt, True)
+                if attempt.task is None:  # cancelled first
+                    self._attempts.discard(attempt)
+                else:
+                    self._resume(attempt, True)
             else:
                 self._inbox.popleft()
                 self._forget_wait(attempt)
@@ -727,7 +910,7 @@ class _Negotiator:
             attempt.bound = stop.value
             self._finish(attempt)
         except Exception as exc:
-            attempt.task.close()
+            attempt.end_task()
             if not attempt.done:
                 # whoever asks will raise it in another thread
                 attempt.error = exc.with_traceback(None)
@@ -774,9 +957,7 @@ class _Negotiator:
         """
         attempts = {*self._attempts, *(attempt for attempt, begins in self._inbox if begins)}
         if self._thread is not None:
-            self._selector.close()
-            self._ear.close()
-            self._mouth.close()
+            self._close()
         global _settling
         _settling = threading.RLock()
         self._lock = threading.Lock()

@@ -15,7 +15,8 @@ from operator import index
 from ..errors import InvalidArgumentError, InvalidPortError, ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, clean_target, refuse_onion
 from ..proxy import HTTP, Proxy, as_route, choose
-from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, run
+from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, os_error, run
+from .kinds import combine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _STREAMS = (-1, _STREAM)  # what the constructor takes for a stream
 _CONNECT, _BIND = 1, 2  # as in `protocol.codes`
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
+_getpeername = socket.SocketType.getpeername
 _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
 
 
@@ -205,8 +207,7 @@ class SocksSocket(socket.socket):
 
     def _connected_already(self) -> OSError:
         """What the kernel says of a second connect."""
-        number = errno.EBADF if self.fileno() == -1 else errno.EISCONN
-        return OSError(number, os.strerror(number))
+        return os_error(errno.EBADF if self.fileno() == -1 else errno.EISCONN)
 
     def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
         """Connect to `address` through the proxy, within one deadline: the socket's timeout.
@@ -284,6 +285,8 @@ class SocksSocket(socket.socket):
             self.last_error = exc
             raise
         self._tunnel = Tunnel(target, bound, dial)
+        if self.last_error is not None:
+            self.last_error = None
 
     def _peer_form(self, address: Any) -> tuple[Any, ...]:
         """The target as `getpeername` gives it: with four values for AF_INET6."""
@@ -370,7 +373,7 @@ class SocksSocket(socket.socket):
         """
         peer = super().getpeername()
         if self._listener is not None:
-            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+            raise os_error(errno.ENOTCONN)
         return peer if self._tunnel is None else self._tunnel.target
 
     def getsockname(self) -> Any:
@@ -543,13 +546,16 @@ class SocksSocket(socket.socket):
 
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
     sock._tunnel = Tunnel(target, bound, dial)
+    if sock.last_error is not None:
+        sock.last_error = None
 
 
 def _listening(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
     from .remote import RemoteListener, outer_address
 
-    sock._tunnel = Tunnel(target, bound, dial)
-    address = outer_address(family_of(sock), dial.legs, bound, sock.proxy_peername)
+    _connected(sock, bound, dial, target)
+    proxy = _getpeername(sock) if dial.names is None else dial.names[1]
+    address = outer_address(family_of(sock), dial.legs, bound, proxy)
     sock._listener = RemoteListener(dial.legs, address)
 
 
@@ -583,8 +589,13 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
             return
         caller = caller.f_back
     heir = caller.f_locals["self"]
-    heir.__class__ = _with_socks(type(heir), type(sock))
+    _become(heir, getattr(sock, "_undisguised", type(sock)))
     heir.__dict__.update(sock.__dict__)
+    state = heir.__dict__.get("_pending")
+    if state is not None:
+        from .pending import inherit
+
+        inherit(heir, state)
     if sock.remote_bind:
         from .remote import replace_primary
 
@@ -595,12 +606,24 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
 _ssl_classes: dict[tuple[type, type], type] = {}
 
 
-def _with_socks(kind: type, ours: type) -> type:
-    if (kind, ours) not in _ssl_classes:
-        from .kinds import combine
+def _become(heir: Any, ours: type) -> None:
+    """Give an SSLSocket a class of ours too; this must not fail, half-way through `wrap_socket`.
 
-        _ssl_classes[kind, ours] = combine(f"Socks{kind.__name__}", (kind, ours), {})
-    return _ssl_classes[kind, ours]
+    A class with __slots__ has no room in an SSLSocket; then it is what that is derived from.
+    """
+    kind = type(heir)
+    for base in ours.__mro__:
+        if not issubclass(base, SocksSocket):
+            continue
+        try:
+            made = _ssl_classes.get((kind, base))
+            if made is None:
+                made = combine(f"Socks{kind.__name__}", (kind, base), {})
+            heir.__class__ = made
+        except TypeError:
+            continue
+        _ssl_classes[kind, base] = made
+        return
 
 
 def create_connection(

@@ -4,7 +4,7 @@ import abc
 
 import pytest
 
-from socksy.sockets.kinds import combine
+from socksy.sockets.kinds import combine, guise
 
 
 class Other:
@@ -89,3 +89,37 @@ def test_an_abstract_class_stays_one():
 def test_what_does_not_go_together_is_an_error():
     with pytest.raises(TypeError):
         combine("Both", (object, Other), {})
+
+
+class Base:
+    def told(self):
+        return ["base"]
+
+
+class Home(Base):
+    """Of a program: calls what it has from its base by a name of its own."""
+
+    def told(self):
+        return ["home", *super().told()]
+
+    def asked(self):
+        return super().told()
+
+
+class Front(Base):
+    pass
+
+
+class Back(Base):
+    def told(self):
+        return ["back"]
+
+
+def test_a_guise_comes_before_and_behind_the_class_it_is_for():
+    """With its name, and no method that it has not."""
+    kind = guise(Home, Front, Back, {"told": lambda self: ["front"], "untold": None})
+
+    assert kind.__mro__ == (kind, Front, Home, Back, Base, object)
+    assert (kind().told(), kind().asked()) == (["front"], ["back"])
+    assert (kind.__name__, kind.__module__) == (Home.__name__, Home.__module__)
+    assert not hasattr(kind, "untold")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import resource
 import select
@@ -22,7 +23,6 @@ import socksy
 from socksy.sockets import lookup
 from socksy.sockets import pending as module
 from socksy.sockets.stream import SocksSocket
-from socksy.testing.faults import answer_with
 
 from ..support import BANNER, echo, eventually, read_exactly, serving, unused_port
 
@@ -136,6 +136,18 @@ def test_connect_ex_again_and_again(gate):
         assert sock.connect_ex(("a.test", 80)) == errno.EISCONN
 
 
+def test_connecting_again_with_early_data(gate):
+    """As without; they are not forgotten in silence when the handshake has ended without them."""
+    url, opened = gate
+    with pending(url) as sock:
+        for expected in (errno.EALREADY, errno.EISCONN):
+            with pytest.raises(OSError) as caught:
+                sock.connect(("a.test", 80), early_data=b"x")
+            assert caught.value.errno == expected
+            opened.set()
+            assert is_writable(sock, 5)
+
+
 FIRST_CALLS = {
     "send": (lambda sock: sock.send(b"ping"), 4),
     "sendall": (lambda sock: sock.sendall(b"ping"), None),
@@ -168,6 +180,111 @@ def test_any_first_call_finds_the_real_descriptor(gate, call):
         assert read_exactly(sock, len(BANNER)) == BANNER
         if call.startswith("send"):
             assert read_exactly(sock, 4) == b"ping"
+
+
+class Lines(SocksSocket):
+    """Has methods of its own, which call those of the base class."""
+
+    def write_line(self, line):
+        return super().send(line + b"\n")
+
+    def read_some(self):
+        return super().recv(100)
+
+    def another(self):
+        return super().dup()
+
+    def give_away(self):
+        return super().detach()
+
+    def peer(self):
+        return super().getpeername()
+
+    def finish(self):
+        return super().shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def lines(gate):
+    """Such a socket whose connect is over, although it does not know."""
+    url, opened = gate
+    with Lines(proxy=url) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        opened.set()
+        assert is_writable(sock, 5)
+        yield sock
+
+
+def test_a_method_of_a_subclass_that_sends_finds_the_real_descriptor(lines):
+    """Whatever its name."""
+    assert lines.write_line(b"ping") == 5
+    lines.settimeout(5)
+    assert read_exactly(lines, len(BANNER) + 5) == BANNER + b"ping\n"
+
+
+def test_other_methods_of_a_subclass_find_the_real_descriptor(lines):
+    lines.settimeout(5)
+    assert lines.read_some() == BANNER
+    lines.finish()
+    assert lines.read_some() == b""
+
+
+@pytest.mark.parametrize("method", [Lines.another, Lines.give_away])
+def test_a_subclass_copies_the_real_descriptor(lines, method):
+    copy = method(lines)
+    with copy if method is Lines.another else socket.socket(fileno=copy) as other:
+        other.settimeout(5)
+        assert other.recv(100) == BANNER
+
+
+def test_a_subclass_learns_the_real_peer(lines):
+    assert lines.peer() == ("a.test", 80)
+
+
+def test_a_method_of_a_subclass_is_told_that_it_is_early(gate):
+    with Lines(proxy=gate[0]) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        with pytest.raises(BlockingIOError):
+            sock.write_line(b"ping")
+        for early in (sock.peer, sock.finish):
+            with pytest.raises(OSError) as caught:
+                early()
+            assert caught.value.errno == errno.ENOTCONN
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda sock: socket.socket.send(sock, b"x"), lambda sock: os.write(sock.fileno(), b"x")],
+    ids=["around the class", "around the object"],
+)
+def test_nothing_is_written_to_the_placeholder_unnoticed(gate, write):
+    """Where no method of ours is asked it is an error: before the end EAGAIN, then EPIPE."""
+    url, opened = gate
+    with pending(url) as sock:
+        with pytest.raises(BlockingIOError):
+            write(sock)
+        opened.set()
+        assert is_writable(sock, 5)
+        with pytest.raises(BrokenPipeError):
+            write(sock)
+        assert sock.send(b"ping") == 4
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER) + 4) == BANNER + b"ping"
+
+
+def test_a_connected_placeholder_has_not_hung_up(server):
+    """It is writable and nothing else, whoever asks: a loop would take it for dead."""
+    events = select.POLLIN | select.POLLPRI | select.POLLOUT | select.POLLRDHUP
+    with serving(lambda connection: connection.recv(1)) as target:
+        with pending(server.url(), target) as sock, select.epoll() as epoll:
+            epoll.register(sock, events)
+            poller = select.poll()
+            poller.register(sock, events)
+            assert poller.poll(5000) == [(sock.fileno(), select.POLLOUT)]
+            assert epoll.poll(5) == [(sock.fileno(), select.EPOLLOUT)]
+            assert select.select([sock], [sock], [sock], 0) == ([], [sock], [])
 
 
 def test_a_first_recv_finds_the_real_descriptor(gate):
@@ -211,6 +328,45 @@ def test_moving_data_too_early_is_eagain(gate):
                 call()
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         assert "SocksSocket" in repr(sock)
+
+
+class Slotted(SocksSocket):
+    """Of another layout."""
+
+    __slots__ = ("x",)
+
+
+class Demanding(SocksSocket):
+    """Its subclasses have to say something."""
+
+    def __init_subclass__(cls, *, name):
+        raise AssertionError("a subclass of the application's, this?")
+
+
+@pytest.mark.parametrize("kind", [Slotted, Demanding])
+def test_a_subclass_of_any_kind_may_be_pending(gate, kind):
+    url, opened = gate
+    with kind(proxy=url) as sock:
+        sock.setblocking(False)
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        opened.set()
+        assert is_writable(sock, 5)
+        assert sock.connect_ex(("a.test", 80)) == 0
+        assert type(sock) is kind
+
+
+def test_what_is_wrong_with_a_class_is_known_before_anything_has_happened(gate, mocker):
+    """Nothing is pending then."""
+
+    class Unusual(SocksSocket):
+        pass
+
+    mocker.patch.object(module, "guise", side_effect=TypeError("no such class"))
+    with Unusual(proxy=gate[0]) as sock:
+        sock.setblocking(False)
+        with pytest.raises(TypeError, match="no such class"):
+            sock.connect_ex(("a.test", 80))
+        assert vars(sock).keys() == {"_route"}
 
 
 def test_options_set_meanwhile_are_those_of_the_connection(gate, socks_server_factory, echo_server):
@@ -344,6 +500,33 @@ def test_dropping_while_pending_releases_everything(gate):
         holder.clear()
 
 
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("is_over", [False, True])
+def test_dropping_a_reference_cycle_while_pending_releases_everything(server, is_over):
+    """Its handshake, or its connection, which was watched for data."""
+    ended = threading.Event()
+
+    def handler(connection):
+        while connection.recv(100):
+            pass
+        ended.set()
+
+    with serving(handler) as address:
+        url = server.url() if is_over else f"socks5h://127.0.0.1:{address[1]}"
+        with contextlib.ExitStack() as stack:
+            sock = stack.enter_context(pending(url, address))
+            if is_over:
+                assert is_writable(sock, 5)
+            attempt = sock._pending.attempt
+            assert eventually(lambda: attempt.started and (attempt.done or not is_over))
+            sock.owner = sock
+            stack.pop_all()
+        del sock
+        gc.collect()
+        assert ended.wait(5)
+
+
 def test_closing_after_the_end_without_having_looked(server, echo_server):
     """Nobody asked for the outcome: it is released all the same."""
     for port in (echo_server[1], unused_port()):
@@ -391,11 +574,11 @@ def test_closing_while_another_thread_puts_the_real_descriptor_in_place(
     real = module.put_under_watch
     closing = threading.Thread()
 
-    def put_under(new, own, keep):
+    def put_under(new, own, watchers, keep):
         if not closing.ident:
             closing.start()
             closing.join(0.05)
-        real(new, own, keep)
+        real(new, own, watchers, keep)
 
     with pending(server.url(), echo_server) as sock:
         assert is_writable(sock, 5)
@@ -572,6 +755,29 @@ print(sock.connect_ex(("a.test", 80)))
     assert (done.stdout, done.stderr) == (f"{errno.EINPROGRESS}\n", "")
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1", "unix"])
+def test_the_first_connect_may_be_in_a_patched_process(
+    socks_server_factory, echo_server, tmp_path, place
+):
+    """Much is imported only then, when socket.socket is a class of ours."""
+    options = {"path": str(tmp_path / "s")} if place == "unix" else {}
+    server = socks_server_factory(**options)
+    code = f"""
+import select, socket, socksy
+with socksy.wrap_module(proxy={server.url()!r}, bypass=()):
+    with socket.socket() as sock:
+        sock.setblocking(False)
+        sock.connect_ex({echo_server!r})
+        assert select.select([], [sock], [], 10)[1]
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        sock.settimeout(10)
+        assert sock.recv(100) == {BANNER!r}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(server.requests) == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_fork_in_the_middle_is_safe(gate):
     """The child's copy has failed, the parent's goes on."""
@@ -639,6 +845,199 @@ def raises(call, *arguments):
     except OSError:
         return True
     return False
+
+
+# -- signal handlers that raise
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt."""
+
+
+def interrupts(real, behind=True):
+    """What raises once right behind a call, or in its place: Python looks for signals there."""
+    calls = []
+
+    def interrupted(*arguments, **options):
+        result = None if calls or not behind else real(*arguments, **options)
+        if calls:
+            return real(*arguments, **options)
+        calls.append(result)
+        raise Interrupted
+
+    return interrupted
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "behind"),
+    [
+        (module, "_full_pair", False),
+        (module, "Connecting", False),
+        (module, "Connecting", True),
+        (module, "put_under_watch", False),
+        (module, "put_under_watch", True),
+        (module._State, "__init__", True),
+        (module._negotiator, "_start", False),
+        (threading.Thread, "start", False),
+        (threading.Thread, "start", True),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_connect_interrupted_before_it_began(server, monkeypatch, where, name, behind):
+    """The socket is as it was, whatever had been done already."""
+    with serving(echo) as address, SocksSocket(proxy=server.url()) as sock:
+        sock.bind(("127.0.0.1", 0))
+        own = sock.getsockname()
+        sock.setblocking(False)
+        if name == "start":  # the next attempt starts the thread
+            assert eventually(lambda: module._negotiator._thread is None)
+        with monkeypatch.context() as patch:
+            real = getattr(where, name)
+            patch.setattr(where, name, interrupts(real, behind))
+            if name in ("_start",):
+                assert eventually(lambda: module._negotiator._thread is None)
+            with pytest.raises(Interrupted):
+                sock.connect(address)
+        assert type(sock) is SocksSocket
+        assert sock.getsockname() == own
+        assert sock.connect_ex(address) == errno.EINPROGRESS
+        assert is_writable(sock, 5)
+        assert sock.connect_ex(address) == 0
+        assert sock.getsockname() == own
+
+
+def test_a_connect_interrupted_right_behind_its_beginning(gate, monkeypatch):
+    """It is under way, as on a plain socket; and nobody else has to suffer."""
+    url, opened = gate
+    with pending(url) as innocent, SocksSocket(proxy=url) as sock, SocksSocket(proxy=url) as other:
+        sock.setblocking(False)
+        other.setblocking(False)
+        for one in (sock, other):
+            with monkeypatch.context() as patch:
+                patch.setattr(module._negotiator, "_wake", interrupts(module._negotiator._wake))
+                with pytest.raises(Interrupted):
+                    one.connect(("a.test", 80))
+        other.close()
+        assert sock.connect_ex(("a.test", 80)) == errno.EALREADY
+        opened.set()
+        for one in (innocent, sock):
+            assert is_writable(one, 5)
+            assert one.connect_ex(("a.test", 80)) == 0
+
+
+@pytest.mark.parametrize("name", ["put_under_watch", "_keep_tls"])
+def test_an_interrupted_end_of_a_connect_may_be_repeated(gate, monkeypatch, name):
+    url, opened = gate
+    with pending(url) as sock:
+        opened.set()
+        assert is_writable(sock, 5)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, interrupts(getattr(module, name)))
+            with pytest.raises(Interrupted):
+                sock.getpeername()
+        assert sock.getpeername() == ("a.test", 80)
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+@pytest.mark.parametrize("when", ["before it began", "before it was submitted", "after that"])
+def test_another_thread_closes_a_socket_that_is_about_to_connect(server, monkeypatch, when):
+    """EBADF, and nothing is left."""
+    with SocksSocket(proxy=server.url()) as sock:
+        sock.setblocking(False)
+        where, name = module._negotiator, "submit"
+        if when == "before it began":
+            where, name = module, "Connecting"
+        real = getattr(where, name)
+
+        def closing(*arguments):
+            result = None if when == "before it was submitted" else real(*arguments)
+            sock.close()
+            return real(*arguments) if when == "before it was submitted" else result
+
+        monkeypatch.setattr(where, name, closing)
+        with pytest.raises(OSError) as caught:
+            sock.connect(("a.test", 80))
+        assert caught.value.errno == errno.EBADF
+        assert type(sock) is SocksSocket
+
+
+class Stubborn:
+    """A task that cannot be ended in peace."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def send(self, ready):
+        return self.task.send(ready)
+
+    def close(self):
+        self.task.close()
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+
+def test_what_goes_wrong_with_one_attempt_is_nothing_to_the_others(gate):
+    """Not even where its descriptors were closed behind its back."""
+    url, opened = gate
+    with pending(url) as innocent, pending(url) as broken:
+        attempt = broken._pending.attempt
+        assert eventually(lambda: attempt.waiting is not None)
+        attempt.task = Stubborn(attempt.task)
+        broken.close()
+        opened.set()
+        assert is_writable(innocent, 5)
+        assert innocent.connect_ex(("a.test", 80)) == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_has_ended_fails_its_attempts_and_is_replaced(gate):
+    """As when a program that becomes a daemon closes every descriptor."""
+    url, opened = gate
+    with pending(url) as sock, pending(url) as late:
+        attempt = sock._pending.attempt
+        assert eventually(lambda: attempt.waiting is not None)
+        module._negotiator._selector.close()
+        module._negotiator._wake()
+        assert eventually(lambda: attempt.done)
+        for one in (sock, late):
+            assert one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EIO
+        opened.set()
+        assert sock.connect_ex(("a.test", 80)) == errno.EINPROGRESS
+        assert is_writable(sock, 5)
+        assert sock.connect_ex(("a.test", 80)) == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_before_it_has_looked_fails_what_waits_for_it(gate, monkeypatch):
+    """And releases what was cancelled."""
+    assert eventually(lambda: module._negotiator._thread is None)
+    end = threading.Event()
+
+    def work():
+        end.wait(5)
+        raise RuntimeError("it ends")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._negotiator, "_work", work)
+        with pending(gate[0]) as sock, pending(gate[0]) as cancelled:
+            attempt = cancelled._pending.attempt
+            cancelled.close()
+            end.set()
+            assert is_writable(sock, 5)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.EIO
+            assert eventually(lambda: attempt.own.fileno() == -1)
+
+
+def test_a_thread_that_ends_leaves_a_connection_that_nobody_has_asked_about(server, monkeypatch):
+    """Only that it has data is not told any more."""
+    with watched_for_data(server) as sock:
+        with monkeypatch.context() as patch:
+            patch.setattr(module._negotiator, "_patience", interrupts(None, False))
+            patch.setattr(threading, "excepthook", lambda arguments: None)
+            module._negotiator._wake()
+            assert eventually(lambda: module._negotiator._thread is None)
+        assert has_connected(sock)
+        assert sock.send(b"x") == 1
 
 
 def test_a_signal_does_not_disturb(gate):
@@ -724,22 +1123,52 @@ def test_tls_wrapped_before_a_non_blocking_connect(server, begin, finish, shake_
             assert tls.getpeername() == (NAME, address[1])
 
 
-@pytest.mark.parametrize("refuses", [False, True])
-def test_tls_wrapped_while_a_non_blocking_connect_is_under_way(socks_server_factory, refuses):
-    """It waits, and knows the way: what has failed is not tried again without a proxy."""
-    server = socks_server_factory(faults=[answer_with(5)] if refuses else [])
+def test_tls_wrapped_while_a_non_blocking_connect_is_under_way(server):
+    """It waits, and knows the way."""
     with serving(echo) as address, pending(server.url(), address) as sock:
         with ssl.create_default_context().wrap_socket(
             sock, server_hostname=NAME, do_handshake_on_connect=False
         ) as tls:
-            if refuses:
-                assert tls.connect_ex(address) == errno.EINPROGRESS
-                assert is_writable(tls, 10)
-                assert tls.connect_ex(address) == errno.ECONNREFUSED
-                assert len(server.requests) == 2
-            else:
-                assert tls.getpeername() == address
-                assert tls.proxy_peername == server.address
+            assert tls.getpeername() == address
+            assert tls.proxy_peername == server.address
+
+
+def test_tls_wrapped_around_a_connect_that_has_failed(server):
+    """As with a plain socket, wrap_socket raises why, and the socket is gone."""
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        assert is_writable(sock, 10)
+        with pytest.raises(socksy.TargetRefusedError) as caught:
+            ssl.create_default_context().wrap_socket(sock, server_hostname=NAME)
+        for entry in caught.traceback:
+            if entry.name == "_create":  # before 3.12, ssl leaves it to the garbage collector
+                entry.locals["self"].close()
+        assert sock.fileno() == -1
+        assert isinstance(sock.last_error, socksy.TargetRefusedError)
+        assert type(sock) is SocksSocket
+
+
+def test_a_copy_of_a_socket_whose_connect_has_failed(server):
+    """Both say so; on a plain socket it is whoever is asked first."""
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        assert is_writable(sock, 10)
+        with sock.dup() as copy:
+            for one in (sock, copy):
+                assert one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+                assert one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+                assert type(one) is SocksSocket
+
+
+def test_detaching_what_has_failed(server):
+    """The descriptor is an unconnected one, and the object as if closed."""
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        assert is_writable(sock, 10)
+        with socket.socket(fileno=sock.detach()) as plain:
+            with pytest.raises(OSError) as caught:
+                plain.recv(1)
+            assert caught.value.errno == errno.ENOTCONN
+        with pytest.raises(OSError) as caught:
+            sock.recv(1)
+        assert caught.value.errno == errno.EBADF
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])

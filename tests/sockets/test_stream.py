@@ -145,10 +145,15 @@ def test_every_address_of_the_proxy_is_tried(server, echo_server, monkeypatch):
 
     for family in FAMILIES:
         for timeout in (None, 5):
-            with SocksSocket(family, proxy=f"socks5h://proxy.test:{server.port}") as sock:
-                sock.settimeout(timeout)
-                sock.connect(echo_server)
-                check_echo(sock)
+            for is_bound in (False, True):
+                with SocksSocket(family, proxy=f"socks5h://proxy.test:{server.port}") as sock:
+                    sock.settimeout(timeout)
+                    if is_bound:
+                        sock.bind(("", 0))
+                        port = sock.getsockname()[1]
+                    sock.connect(echo_server)
+                    check_echo(sock)
+                    assert not is_bound or sock.getsockname()[1] == port
 
 
 @pytest.mark.trap(25)
@@ -558,6 +563,19 @@ def test_connect_ex_returns_the_errno(server, echo_server):
         assert sock.connect_ex(echo_server) == errno.EISCONN
         with pytest.raises(OSError, match="connected"):
             sock.connect(echo_server)
+
+
+@pytest.mark.parametrize("timeout", [5, 0])
+def test_a_later_success_is_no_failure(server, echo_server, timeout):
+    """`last_error` is about the last connect."""
+    with SocksSocket(proxy=server.url()) as sock:
+        assert sock.connect_ex(("127.0.0.1", unused_port())) == errno.ECONNREFUSED
+        assert sock.last_error is not None
+        sock.settimeout(timeout)
+        if sock.connect_ex(echo_server) == errno.EINPROGRESS:
+            assert select.select([], [sock], [], 5)[1]
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        assert sock.last_error is None
 
 
 @pytest.mark.trap(31)
@@ -1267,6 +1285,55 @@ def test_tls_over_a_subclass_with_its_own_detach_goes_through_the_proxy(
     ) as tls:
         tls.connect((NAME, tls_echo[1]))
         check_echo(tls)
+
+
+class Slotted(SocksSocket):
+    """Of another layout."""
+
+    __slots__ = ("x",)
+
+
+class Named(SocksSocket):
+    """Of the usual one."""
+
+    name = "named"
+
+
+class NamedAndSlotted(Named):
+    __slots__ = ("y",)
+
+
+class Mixin:
+    """No socket, and so of no use to what is to be one."""
+
+
+class MixedAndSlotted(Mixin, SocksSocket):
+    __slots__ = ("z",)
+
+
+class Demanding(SocksSocket):
+    """Its subclasses have to say something."""
+
+    def __init_subclass__(cls, *, name):
+        raise AssertionError("a subclass of the application's, this?")
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("kind", [Slotted, NamedAndSlotted, MixedAndSlotted, Demanding])
+def test_tls_over_a_subclass_of_any_kind_goes_through_the_proxy(
+    server, tls_echo, certificates, kind, connected
+):
+    """There is no room for the slots of a class; what that is derived from will do."""
+    sock = kind(proxy=server.url("socks5h"))
+    if connected:
+        sock.connect((NAME, tls_echo[1]))
+    with certificates[1].wrap_socket(sock, server_hostname=NAME) as tls:
+        if not connected:
+            tls.connect((NAME, tls_echo[1]))
+        check_echo(tls)
+        assert tls.getpeername() == (NAME, tls_echo[1])
+        assert [request.host for request in server.requests] == [NAME]
+        assert kind is not NamedAndSlotted or tls.name == "named"
 
 
 def test_tls_connect_ex_goes_through_the_proxy(server, tls_echo, certificates):
