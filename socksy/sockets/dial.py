@@ -9,7 +9,7 @@ cannot stretch it; without one, there is nothing to yield: plain blocking calls.
 
 The descriptor of the application's socket is used where its family fits the proxy. Where it does
 not fit, or was spent on an address that failed, a *spare* is made like it, which ends up under the
-same number.
+same number. To other threads the socket is `Busy` meanwhile.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ..hosts import pack_ip
 from ..protocol import handshake, name_the_leg, tunnel
 from ..protocol.steps import REPLY, Step, closed_early, timed_out
 from ..proxy import SOCKS4, SOCKS5
+from .kinds import DATA, DATA_OF_TLS, OTHER, Plain, guise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -521,6 +522,15 @@ class Dial:
 
             set_again({(level, option): value}, spare)
 
+    def shutdown(self, how: int) -> None:
+        """`shutdown` from another thread."""
+        socket.SocketType.shutdown(self._own if self.spare is None else self.spare, how)
+
+    def abandon(self) -> None:
+        """Nobody knows of the connection: a signal came after the handshake had succeeded."""
+        if self._spent and self._own.fileno() != -1 and is_in_use(self._own):
+            self._renew()
+
     def cut_off(self) -> None:
         """Make the own descriptor useless: nothing can be sent, and nothing of the proxy's read."""
         own = self._own
@@ -713,3 +723,69 @@ def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:
     )
     error.__cause__ = exc
     return error
+
+
+# -- a connect that another thread waits in
+
+
+def _refuses(number: int) -> Callable[..., Any]:
+    def method(self: Any, *arguments: Any, **options: Any) -> Any:
+        raise os_error(number)
+
+    return method
+
+
+class Busy(Plain):
+    """A socket for others than the thread that is connecting it, by way of `_busy_with`.
+
+    What they sent would end up in the handshake, and what they received would be missing there.
+    """
+
+    _undisguised: Any
+    _busy_with: Dial | None  # None: it has ended, and the class is the own one again
+
+    proxy_peername = proxy_sockname = None
+
+    def connect_ex(self, address: Any) -> int:
+        """As the kernel's."""
+        return errno.EALREADY
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        """On whichever descriptor may be the one in the end."""
+        dial = self._busy_with
+        self._undisguised.setsockopt(self, level, option, *value)
+        if dial is not None:
+            dial.set_option(level, option, *value)
+
+    def shutdown(self, how: int) -> None:
+        """End the handshake, as this ends a connect in the kernel."""
+        dial = self._busy_with
+        if dial is not None:
+            dial.shutdown(how)
+        else:
+            self.shutdown(how)
+
+    def detach(self) -> int:
+        """Nobody goes on with a half-made tunnel."""
+        dial, home = self._busy_with, self._undisguised
+        if dial is not None:
+            dial.cut_off()
+            self.__class__ = home
+        return self.detach()
+
+
+_not_connected, _not_now = _refuses(errno.ENOTCONN), _refuses(errno.EALREADY)
+_front = {
+    **dict.fromkeys((*DATA, *DATA_OF_TLS, "getpeername"), _not_connected),
+    **dict.fromkeys((*OTHER, "connect", "dup", "share"), _not_now),
+}
+_Behind = type("_Behind", (Plain,), dict.fromkeys((*DATA, "getpeername"), _not_connected))
+
+#: the class of a socket -> its guise
+busy_guises: dict[type, type] = {}
+
+
+def busy_guise(home: type) -> type:
+    """What is not in `busy_guises` yet."""
+    made = busy_guises[home] = guise(home, Busy, _Behind, _front)
+    return made

@@ -15,7 +15,18 @@ from operator import index
 from ..errors import InvalidArgumentError, InvalidPortError, ProxyError, ProxyUnsupportedError
 from ..hosts import clean_host, clean_target, refuse_onion
 from ..proxy import HTTP, Proxy, as_route, choose
-from .dial import CAN_REPLACE, PATIENCE, Dial, family_of, is_in_use, os_error, run
+from .dial import (
+    CAN_REPLACE,
+    PATIENCE,
+    Busy,
+    Dial,
+    busy_guise,
+    busy_guises,
+    family_of,
+    is_in_use,
+    os_error,
+    run,
+)
 from .kinds import combine
 
 TYPE_CHECKING = False
@@ -97,6 +108,7 @@ class SocksSocket(socket.socket):
     _route: Route | _Unset = UNSET
     _tunnel: Tunnel | None = None
     _listener: RemoteListener | None = None
+    _busy_with: Dial | None = None  # while a thread waits in connect()
     _local: tuple[Any, ...] | None = None  # where the application bound it
     _options: Options = {}  # noqa: RUF012 - a socket with options of its own has a dict of its own
     #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
@@ -207,7 +219,8 @@ class SocksSocket(socket.socket):
 
     def _connected_already(self) -> OSError:
         """What the kernel says of a second connect."""
-        return os_error(errno.EBADF if self.fileno() == -1 else errno.EISCONN)
+        number = errno.EALREADY if isinstance(self, Busy) else errno.EISCONN
+        return os_error(errno.EBADF if self.fileno() == -1 else number)
 
     def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
         """Connect to `address` through the proxy, within one deadline: the socket's timeout.
@@ -258,7 +271,7 @@ class SocksSocket(socket.socket):
         self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
     ) -> None:
         """What `connect` and `connect_ex` share."""
-        if self._tunnel is not None:
+        if self._tunnel is not None or isinstance(self, Busy):
             raise self._connected_already()
         target = address
         if len(address) != 2 or address.__class__ is not tuple or family_of(self) != _IPV4:
@@ -275,18 +288,27 @@ class SocksSocket(socket.socket):
                 self.last_error = exc
                 raise
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+        home: type = self.__class__
+        guise = busy_guises.get(home) or busy_guise(home)  # other threads may use it meanwhile
         dial = Dial(
             self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
         )
         dial.early_data = early_data
         try:
-            bound = dial.now(*way, _CONNECT)
+            self._busy_with = dial
+            self.__class__ = guise
+            self._tunnel = Tunnel(target, dial.now(*way, _CONNECT), dial)
+            self.last_error = None
         except ProxyError as exc:
             self.last_error = exc
             raise
-        self._tunnel = Tunnel(target, bound, dial)
-        if self.last_error is not None:
-            self.last_error = None
+        except BaseException:
+            if self._tunnel is None:
+                dial.abandon()
+            raise
+        finally:
+            self.__class__ = home
+            self._busy_with = None
 
     def _peer_form(self, address: Any) -> tuple[Any, ...]:
         """The target as `getpeername` gives it: with four values for AF_INET6."""
@@ -454,7 +476,7 @@ class SocksSocket(socket.socket):
         chain = choose(self._route_now(), host, port)
         if chain is None or _type_of(self) != _STREAM:
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
-        if self._tunnel is not None:
+        if self._tunnel is not None or isinstance(self, Busy):
             raise self._connected_already()
         if self.gettimeout() == 0 and CAN_REPLACE:
             from . import pending
@@ -465,8 +487,17 @@ class SocksSocket(socket.socket):
 
     def _bind_through(self, chain: Chain, host: str, port: int) -> None:
         timeout = self.gettimeout()
+        home: type = self.__class__
+        guise = busy_guises.get(home) or busy_guise(home)
         dial = Dial(self, PATIENCE if timeout == 0 else timeout, self._local, self._options)
-        _listening(self, run(dial.through(chain, host, port, _BIND)), dial, (host, port))
+        try:
+            self._busy_with = dial
+            self.__class__ = guise
+            bound = run(dial.through(chain, host, port, _BIND))
+        finally:
+            self.__class__ = home
+            self._busy_with = None
+        _listening(self, bound, dial, (host, port))
 
     def listen(self, *backlog: int) -> None:
         """As on a plain socket; nothing is left to do after `bind_remote`.

@@ -757,6 +757,26 @@ def test_an_interrupt_right_after_a_system_call_leaves_nothing_behind(
         check_echo(sock)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_interrupt_when_all_was_done_leaves_no_connection_behind(
+    server, monkeypatch, echo_server, family
+):
+    """One that nobody knew of would take what is sent, and could not be connected again."""
+
+    def interrupt(*arguments):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with SocksSocket(family, proxy=server.url()) as sock:
+        monkeypatch.setattr("socksy.sockets.stream.Tunnel", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            sock.connect(echo_server)
+        with pytest.raises(BrokenPipeError):
+            sock.send(b"x")
+        sock.connect(echo_server)
+        check_echo(sock)
+
+
 @pytest.mark.parametrize("timeout", [None, 5])
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
 def test_closing_in_another_thread_ends_the_handshake(server, mocker, echo_server, timeout, name):

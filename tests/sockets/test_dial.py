@@ -1,0 +1,162 @@
+"""What other threads find while one of them waits in connect()."""
+
+import contextlib
+import errno
+import socket
+import threading
+
+import pytest
+
+import socksy
+from socksy.sockets.stream import SocksSocket
+
+from ..support import BANNER, eventually, read_exactly, serving
+
+GREETING, REQUEST = b"\5\1\0", b"\5\1\0\3\6a.test\0\x50"
+FAMILIES = [socket.AF_INET, socket.AF_INET6]
+
+
+class Proxy:
+    """A SOCKS5 proxy that thinks until it is told not to, and notes what it has heard."""
+
+    def __init__(self):
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.heard = []
+        self.connections = []
+
+    def __call__(self, connection):
+        self.connections.append(connection)
+        self.heard.append(connection.recv(100))
+        self.asked.set()
+        self.go_on.wait(5)
+        connection.sendall(b"\5\0")
+        self.heard.append(connection.recv(100))
+        connection.sendall(b"\5\0\0\1\0\0\0\0\0\0" + BANNER)
+        self.heard.append(connection.recv(100))
+
+
+@pytest.fixture
+def proxy():
+    made = Proxy()
+    with serving(made) as address:
+        made.url = f"socks5h://127.0.0.1:{address[1]}"
+        yield made
+        made.go_on.set()
+
+
+class Lines(SocksSocket):
+    """Has methods of its own, which call those of the base class."""
+
+    def write_line(self, line):
+        return super().send(line + b"\n")
+
+    def read_line(self):
+        return super().recv(100)
+
+
+@pytest.fixture(params=[(None, "connect"), (5, "connect"), (5, "bind_remote")], ids=str)
+def connecting(request, proxy):
+    """A socket that is connected in another thread; (the socket, the thread, its outcome)."""
+    timeout, method = request.param
+    with Lines(proxy=proxy.url) as sock:
+        yield sock, *connect_in_a_thread(sock, proxy, timeout, method)
+
+
+def connect_in_a_thread(sock, proxy, timeout, method="connect"):
+    outcome = []
+    sock.settimeout(timeout)
+
+    def connect():
+        try:
+            outcome.append(getattr(sock, method)(("a.test", 80)))
+        except BaseException as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=connect)
+    thread.start()
+    assert proxy.asked.wait(5)
+    return thread, outcome
+
+
+TOO_EARLY = {
+    "send": lambda sock: sock.send(b"secret"),
+    "sendall": lambda sock: sock.sendall(b"secret"),
+    "sendmsg": lambda sock: sock.sendmsg([b"secret"]),
+    "sendto": lambda sock: sock.sendto(b"secret", ("192.0.2.1", 9)),
+    "recv": lambda sock: sock.recv(100),
+    "recv_into": lambda sock: sock.recv_into(bytearray(100)),
+    "getpeername": lambda sock: sock.getpeername(),
+    "a method of a subclass that sends": lambda sock: sock.write_line(b"secret"),
+    "a method of a subclass that receives": lambda sock: sock.read_line(),
+}
+
+
+def test_nobody_gets_into_the_handshake(connecting, proxy):
+    """What is sent would be a part of it, and in clear; what is received would be missing there."""
+    sock, thread, outcome = connecting
+    for call in TOO_EARLY.values():
+        with pytest.raises(OSError) as caught:
+            call(sock)
+        assert caught.value.errno == errno.ENOTCONN
+    assert sock.proxy_peername is sock.proxy_sockname is None
+    proxy.go_on.set()
+    thread.join(5)
+    assert outcome == [None]
+    assert type(sock) is Lines
+    assert proxy.heard[0] == GREETING
+    assert proxy.heard[1][3:] == REQUEST[3:]
+
+
+def test_what_makes_no_sense_meanwhile_is_ealready(connecting):
+    sock, _, _ = connecting
+    address = ("b.test", 80)
+    assert sock.connect_ex(address) == errno.EALREADY
+    for call in (
+        lambda: sock.connect(address),
+        lambda: SocksSocket.connect(sock, address),  # it had begun before the other thread's
+        lambda: SocksSocket.bind_remote(sock, address),
+        lambda: sock.bind(("127.0.0.1", 0)),
+        sock.listen,
+        sock.dup,
+        lambda: sock.set_proxy(None),
+    ):
+        with pytest.raises(BlockingIOError) as caught:
+            call()
+        assert caught.value.errno == errno.EALREADY
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shutdown_ends_the_handshake(proxy, family):
+    """As it ends a plain socket's connect; whichever descriptor is being connected."""
+    with SocksSocket(family, proxy=proxy.url) as sock:
+        thread, outcome = connect_in_a_thread(sock, proxy, 5)
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+        assert isinstance(outcome[0], socksy.ProxyProtocolError)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_options_set_meanwhile_are_those_of_the_connection(proxy, family):
+    with SocksSocket(family, proxy=proxy.url) as sock:
+        thread, _ = connect_in_a_thread(sock, proxy, 5)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        proxy.go_on.set()
+        thread.join(5)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_a_half_made_tunnel_is_not_given_away(proxy, timeout):
+    """detach() leaves a descriptor that is good for nothing, and the handshake ends."""
+    with SocksSocket(proxy=proxy.url) as sock:
+        thread, outcome = connect_in_a_thread(sock, proxy, timeout)
+        with socket.socket(fileno=sock.detach()) as given:
+            with pytest.raises(BrokenPipeError):
+                given.send(b"secret")
+            proxy.go_on.set()
+            thread.join(5)
+            with contextlib.suppress(OSError):  # not even connected: if the thread was faster
+                assert given.recv(100) == b""
+        assert isinstance(outcome[0], OSError)
+        assert eventually(lambda: proxy.heard[1:2] == [b""])
