@@ -514,6 +514,10 @@ class Dial:
             except OSError:  # somebody was faster: the next connect tries again, and says so
                 pass
 
+    def is_over_unix(self) -> bool:
+        """Whether the connection is one to a Unix socket."""
+        return self.names is not None and not isinstance(self.names[1], tuple)
+
     def set_option(self, level: int, option: int, *value: Any) -> None:
         """Set while this goes on, and already on the own one: on the spare, too."""
         spare = self.spare

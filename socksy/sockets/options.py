@@ -34,13 +34,22 @@ def set_again(options: Options, sock: socket.socket) -> None:
     for (level, option), value in options.items():
         if family == socket.AF_UNIX:
             if level == socket.SOL_SOCKET and option != getattr(socket, "SO_BINDTODEVICE", None):
-                sock.setsockopt(level, option, *value)
+                _set_if_known(sock, option, value)
         elif level not in (socket.IPPROTO_IP, socket.IPPROTO_IPV6):
             sock.setsockopt(level, option, *value)
         else:
             translated = _translated(level, option, family)
             if translated is not None:
                 sock.setsockopt(*translated, *value)
+
+
+def _set_if_known(sock: socket.socket, option: int, value: tuple[Any, ...]) -> None:
+    """Not every option means something to a Unix socket; one that routes must not be left out."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, option, *value)
+    except OSError as exc:
+        if exc.errno != errno.EOPNOTSUPP or option == getattr(socket, "SO_MARK", None):
+            raise
 
 
 def _translated(level: int, option: int, family: int) -> tuple[int, int] | None:

@@ -446,6 +446,10 @@ def _settle(sock: Any) -> tuple[int, Any]:
             return _FAILED, state
         state.on_success(sock, attempt.bound, attempt.dial, state.target)
         _keep_tls(sock)
+        if attempt.dial.is_over_unix():
+            from .over_unix import over_unix_guise
+
+            state.home = over_unix_guise(state.home)
         _leave(sock)
         return _CONNECTED, None
 

@@ -61,7 +61,6 @@ UNSET = _Unset()
 _GLOBAL_TIMEOUT = getattr(socket, "_GLOBAL_DEFAULT_TIMEOUT")  # noqa: B009 - not in the type stubs
 _IPV4 = int(socket.AF_INET)
 _INET = (_IPV4, int(socket.AF_INET6))
-_SOL_SOCKET = socket.SOL_SOCKET
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _STREAMS = (-1, _STREAM)  # what the constructor takes for a stream
 _CONNECT, _BIND = 1, 2  # as in `protocol.codes`
@@ -86,7 +85,7 @@ class Tunnel:
         self.bound = bound
         self.legs = dial.legs
         self.names = dial.names
-        self.over_unix = dial.names is not None and not isinstance(dial.names[1], tuple)
+        self.over_unix = dial.names is not None and dial.is_over_unix()
 
 
 class SocksSocket(socket.socket):
@@ -297,8 +296,10 @@ class SocksSocket(socket.socket):
         try:
             self._busy_with = dial
             self.__class__ = guise
-            self._tunnel = Tunnel(target, dial.now(*way, _CONNECT), dial)
+            self._tunnel = tunnel = Tunnel(target, dial.now(*way, _CONNECT), dial)
             self.last_error = None
+            if tunnel.over_unix:
+                home = _over_unix(home)
         except ProxyError as exc:
             self.last_error = exc
             raise
@@ -327,22 +328,9 @@ class SocksSocket(socket.socket):
         self._local = super().getsockname()
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
-        """As on a plain socket; set again should the descriptor have to be another one.
-
-        Options of IP and TCP mean nothing to a connection to a Unix socket: these are only kept.
-        """
-        if level == _SOL_SOCKET or self._tunnel is None or not self._tunnel.over_unix:
-            super().setsockopt(level, option, *value)
+        """As on a plain socket; set again should the descriptor have to be another one."""
+        super().setsockopt(level, option, *value)
         self._own_options()[level, option] = value
-
-    def getsockopt(self, level: int, option: int, *length: int) -> Any:
-        """As on a plain socket."""
-        if level == _SOL_SOCKET or self._tunnel is None or not self._tunnel.over_unix:
-            return super().getsockopt(level, option, *length)
-        value = self._options.get((level, option), (0,))[0]
-        if not length:
-            return value if isinstance(value, int) else int.from_bytes(value[:4], sys.byteorder)
-        return value.to_bytes(4, sys.byteorder) if isinstance(value, int) else bytes(value)
 
     def _own_options(self) -> Options:
         if "_options" not in self.__dict__:
@@ -494,6 +482,8 @@ class SocksSocket(socket.socket):
             self._busy_with = dial
             self.__class__ = guise
             bound = run(dial.through(chain, host, port, _BIND))
+            if dial.is_over_unix():
+                home = _over_unix(home)
         finally:
             self.__class__ = home
             self._busy_with = None
@@ -575,6 +565,12 @@ class SocksSocket(socket.socket):
         return True
 
 
+def _over_unix(home: type) -> type:
+    from .over_unix import over_unix_guise
+
+    return over_unix_guise(home)
+
+
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
     sock._tunnel = Tunnel(target, bound, dial)
     if sock.last_error is not None:
@@ -627,6 +623,8 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
         from .pending import inherit
 
         inherit(heir, state)
+    if sock._tunnel is not None and sock._tunnel.over_unix:
+        heir.__class__ = _over_unix(type(heir))
     if sock.remote_bind:
         from .remote import replace_primary
 
@@ -815,6 +813,8 @@ def set_out(
 def arrive(sock: SocksSocket, bound: Address, dial: Dial, address: tuple[Host, int]) -> SocksSocket:
     """The other piece; `bound` is what the task returned."""
     _connected(sock, bound, dial, sock._peer_form(address))
+    if dial.is_over_unix():
+        sock.__class__ = _over_unix(type(sock))
     return sock
 
 

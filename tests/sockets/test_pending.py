@@ -771,7 +771,7 @@ with socksy.wrap_module(proxy={server.url()!r}, bypass=()):
         assert select.select([], [sock], [], 10)[1]
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         sock.settimeout(10)
-        assert sock.recv(100) == {BANNER!r}
+        assert sock.recvfrom(100) == ({BANNER!r}, None)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
     assert (done.returncode, done.stderr) == (0, "")
