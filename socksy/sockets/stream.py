@@ -557,6 +557,15 @@ class SocksSocket(socket.socket):
             _hand_over_to_ssl(self)
         return super().detach()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """As on a plain socket: `multiprocessing` passes streams on, nobody else pickles them."""
+        asker = sys._getframe(1).f_globals.get("__name__")
+        if asker != "multiprocessing.reduction" or _type_of(self) != _STREAM:
+            return super().__reduce_ex__(protocol)
+        from .parcel import pack
+
+        return pack(self)
+
     def _is_connected(self) -> bool:
         try:
             super().getpeername()
