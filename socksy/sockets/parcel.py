@@ -1,7 +1,8 @@
 """A connection that `multiprocessing` passes to another process.
 
-For `socket.socket` it has a way of its own, which is for exactly that class. It makes the pickle
-itself, with a descriptor that the other process can fetch; any other pickle of a socket is refused.
+For `socket.socket` it has a way of its own, which is for exactly that class, and so is this for
+`SocksSocket`: it makes the pickle itself, with a descriptor that the other process can fetch. Any
+other pickle of a socket is refused.
 """
 
 from __future__ import annotations
@@ -29,17 +30,16 @@ def pack(sock: SocksSocket) -> tuple[Any, ...]:
         state = {name: copy.__dict__[name] for name in _STATE if name in copy.__dict__}
         if copy._tunnel is not None:  # what had chosen the proxy may be a function
             state["_route"] = tuple(leg[0] for leg in copy._tunnel.legs)
-        kind = getattr(copy, "_undisguised", type(copy))
-        return _unpack, (kind, DupFd(copy.fileno()), copy.family, copy.type, copy.proto, state)
+        return _unpack, (DupFd(copy.fileno()), copy.family, copy.type, copy.proto, state)
 
 
-def _unpack(
-    kind: type[SocksSocket], parcel: Any, family: int, type_: int, proto: int, state: dict[str, Any]
-) -> SocksSocket:
-    sock = kind(family, type_, proto, fileno=parcel.detach())
+def _unpack(parcel: Any, family: int, type_: int, proto: int, state: dict[str, Any]) -> SocksSocket:
+    from .stream import SocksSocket
+
+    sock = SocksSocket(family, type_, proto, fileno=parcel.detach())
     sock.__dict__.update(state)
     if sock._tunnel is not None and sock._tunnel.over_unix:
         from .over_unix import over_unix_guise
 
-        sock.__class__ = over_unix_guise(kind)
+        sock.__class__ = over_unix_guise(SocksSocket)
     return sock

@@ -560,7 +560,8 @@ class SocksSocket(socket.socket):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """As on a plain socket: `multiprocessing` passes streams on, nobody else pickles them."""
         asker = sys._getframe(1).f_globals.get("__name__")
-        if asker != "multiprocessing.reduction" or _type_of(self) != _STREAM:
+        kind = getattr(self, "_undisguised", type(self))
+        if asker != "multiprocessing.reduction" or kind is not SocksSocket:
             return super().__reduce_ex__(protocol)
         from .parcel import pack
 

@@ -17,13 +17,10 @@ import multiprocessing, select, sys
 import socksy
 proxy, port, how = sys.argv[1:]
 
-class Named(socksy.SocksSocket):
-    pass
-
 if __name__ == "__main__":
     here, there = multiprocessing.Pipe()
     target = ("127.0.0.1", int(port))
-    sock = Named(proxy=(lambda host, port: proxy) if how == "chosen" else proxy)
+    sock = socksy.SocksSocket(proxy=(lambda host, port: proxy) if how == "chosen" else proxy)
     sock.settimeout(5)
     if how == "unconnected":
         here.send(sock)
@@ -44,7 +41,7 @@ if __name__ == "__main__":
     got.sendall(b"ping")
     assert got.recvfrom(100) == (b"ping", None)
     assert got.getpeername() == target, got.getpeername()
-    assert isinstance(got, Named)
+    assert isinstance(got, socksy.SocksSocket)
     assert str(got.proxy[0]) == proxy
     got.close()
 """
@@ -72,6 +69,18 @@ def test_a_remote_listener_stays(socks_server):
         listener.bind_remote()
         with pytest.raises(TypeError, match="listens"):
             ForkingPickler.dumps(listener)
+
+
+class Own(SocksSocket):
+    """A program's own."""
+
+
+def test_a_subclass_stays():
+    """As with plain sockets: what it is made of is not known."""
+    from multiprocessing.reduction import ForkingPickler
+
+    with Own() as sock, pytest.raises(TypeError, match="pickle"):
+        ForkingPickler.dumps(sock)
 
 
 def test_others_cannot_pickle_it(socks_server, echo_server):
