@@ -627,6 +627,29 @@ def test_a_call_that_began_before_another_thread_had_the_outcome(server, echo_se
         begun(*CALLS[name])
 
 
+@pytest.mark.parametrize("options", [{}, {"early_data": b"x"}])
+def test_a_connect_that_began_before_another_thread_had_the_outcome(server, echo_server, options):
+    """It is the second one."""
+    with pending(server.url(), echo_server) as sock:
+        begun = sock.connect
+        assert is_writable(sock, 5)
+        assert sock.getpeername() == echo_server
+        with pytest.raises(OSError) as caught:
+            begun(echo_server, **options)
+        assert caught.value.errno == errno.EISCONN
+
+
+@pytest.mark.parametrize("call", ["getsockname", "setsockopt", "listen"])
+def test_what_has_failed_is_an_unconnected_socket(server, call):
+    """Before and after somebody was told; `listen` makes use of it at once."""
+    arguments = {"setsockopt": (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)}.get(call, ())
+    with pending(server.url(), ("127.0.0.1", unused_port())) as sock:
+        assert is_writable(sock, 10)
+        getattr(sock, call)(*arguments)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == (call == "listen")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == (call == "setsockopt")
+
+
 def test_of_two_threads_that_wait_one_is_told_why(gate):
     """And neither takes the failure for a success."""
     url, opened = gate
