@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 MAX_NAME = 255  # bytes: SOCKS5 counts them in one octet (RFC 1928, section 5)
 
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"  # how such an IPv6 address begins (RFC 4291, 2.5.5.2)
-# What can end a field early, or would mean something else in a URL or an HTTP request line.
-_FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset('"#%/:<>?@[\\]^`{|}\x7f')
+#: what no name has: it can end a field early, or means something else in a URL or an HTTP request
+FORBIDDEN = frozenset(map(chr, range(0x21))) | frozenset('"#%/:<>?@[\\]^`{|}\x7f')
 
 
 def clean_host(host: Host) -> str:
@@ -39,7 +39,7 @@ def clean_host(host: Host) -> str:
     if not isinstance(host, str):
         host = _as_text(host)
     if host.isascii():
-        if _FORBIDDEN.isdisjoint(host) and 0 < len(host) <= MAX_NAME:
+        if FORBIDDEN.isdisjoint(host) and 0 < len(host) <= MAX_NAME:
             return host
     else:
         host = to_ascii(host)
@@ -53,8 +53,8 @@ def clean_host(host: Host) -> str:
         raise InvalidTargetError("the host is empty")
     if len(host) > MAX_NAME:
         raise InvalidTargetError(f"the host name has {len(host)} bytes, a proxy takes {MAX_NAME}")
-    if not _FORBIDDEN.isdisjoint(host):
-        bad = sorted(_FORBIDDEN.intersection(host))[0]
+    if not FORBIDDEN.isdisjoint(host):
+        bad = sorted(FORBIDDEN.intersection(host))[0]
         raise InvalidTargetError(f"a host name cannot contain {bad!r}")
     return host
 
@@ -90,7 +90,7 @@ def _as_text(host: bytes | bytearray | IPv4Address | IPv6Address) -> str:
 
 def _clean_ipv6(text: str) -> str:
     address, percent, zone = text.partition("%")
-    if pack_ip(address) is None or (percent and (not zone or not _FORBIDDEN.isdisjoint(zone))):
+    if pack_ip(address) is None or (percent and (not zone or not FORBIDDEN.isdisjoint(zone))):
         raise InvalidTargetError("the host has a colon, but is no IPv6 address; a port goes apart")
     return text
 

@@ -73,6 +73,7 @@ class Proxy:
         "allow_empty_username",
         "endpoint",
         "host",
+        "local_dns",
         "login",
         "password",
         "path",
@@ -80,6 +81,7 @@ class Proxy:
         "port",
         "require_auth",
         "scheme",
+        "straight",
         "udp_source_unknown",
         "username",
     )
@@ -98,6 +100,10 @@ class Proxy:
     login: tuple[Secret, Secret] | None
     #: what connect() takes for a proxy whose host is an IPv4 address; else None
     endpoint: tuple[str, int] | None
+    #: the same, if nothing else is special on the way there
+    straight: tuple[str, int] | None
+    #: whether names are resolved here
+    local_dns: bool
     _key: tuple[Any, ...]
 
     def __init__(
@@ -160,7 +166,10 @@ class Proxy:
             login = Secret(encode_login(username)), Secret(encode_login(password or ""))
         object.__setattr__(self, "login", login)
         literal = path is None and ":" not in host and pack_ip(host) is not None
-        object.__setattr__(self, "endpoint", (host, port) if literal else None)
+        endpoint = (host, port) if literal else None
+        object.__setattr__(self, "endpoint", endpoint)
+        object.__setattr__(self, "straight", None if pipelined else endpoint)
+        object.__setattr__(self, "local_dns", scheme in (SOCKS4, SOCKS5))
 
     @classmethod
     def from_url(
@@ -293,7 +302,7 @@ class Proxy:
     @property
     def remote_dns(self) -> bool:
         """Whether names go to the proxy unresolved."""
-        return self.scheme not in (SOCKS4, SOCKS5)
+        return not self.local_dns
 
     def replace(self, **changes: Any) -> Proxy:
         """A copy with some of the constructor's arguments changed.

@@ -25,6 +25,7 @@ else:
 __all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "tunnel"]
 
 _CONNECT = 1
+_SOCKS5 = (SOCKS5H, SOCKS5)
 
 
 def handshake(
@@ -40,16 +41,9 @@ def handshake(
     """
     proxy, host, port = leg
     scheme, login = proxy.scheme, proxy.login
-    if scheme in (SOCKS5H, SOCKS5):
-        return socks5.handshake(
-            command,
-            host,
-            port,
-            login=login,
-            require_auth=proxy.require_auth,
-            pipelined=pipelined,
-            early_data=early_data,
-        )
+    if scheme in _SOCKS5:
+        require_auth = proxy.require_auth
+        return socks5.handshake(command, host, port, login, require_auth, pipelined, early_data)
     speaker = _speakers.get(scheme) or _load_speaker(scheme)
     if scheme == HTTP:
         return speaker.handshake(command, host, port, login=login, early_data=early_data)  # type: ignore[no-any-return]
@@ -107,7 +101,7 @@ def tunnel(
 
 def bind_peer(legs: tuple[Leg, ...]) -> Handshake[Address]:
     """The second reply to a BIND that `tunnel` has asked for: who has connected."""
-    if legs[-1][0].scheme in (SOCKS5, SOCKS5H):
+    if legs[-1][0].scheme in _SOCKS5:
         second_reply = socks5.second_reply
     else:
         from .socks4 import second_reply

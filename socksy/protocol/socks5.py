@@ -46,7 +46,6 @@ def handshake(
     command: int,
     host: str,
     port: int,
-    *,
     login: tuple[Secret, Secret] | None = None,
     require_auth: bool = False,
     pipelined: bool = False,
@@ -61,7 +60,11 @@ def handshake(
         pipelined: all of that in one message, which takes that one method is offered.
         early_data: the application's first bytes, right behind the request.
     """
-    request = b"\5%c\0" % command + pack_address(host, port)
+    if host[-1:] > "9" and ":" not in host:  # mostly it is a name
+        name = host.encode("ascii")
+        request = b"\5%c\0\3%c%b%c%c" % (command, len(name), name, port >> 8, port & 255)
+    else:
+        request = b"\5%c\0" % command + pack_address(host, port)
     if early_data:
         request = Secret(request + early_data)
     if pipelined:

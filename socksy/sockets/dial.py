@@ -32,8 +32,7 @@ from ..errors import (
 from ..hosts import pack_ip
 from ..protocol import handshake, name_the_leg, tunnel
 from ..protocol.steps import REPLY, Step, closed_early, timed_out
-from ..proxy import SOCKS4, SOCKS5
-from .kinds import DATA, DATA_OF_TLS, OTHER, Plain, guise
+from ..proxy import SOCKS4
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ family_of: Callable[[socket.socket], int] = socket.SocketType.family.__get__
 
 # Windows cannot put one socket under the number of another: a non-blocking connect waits there.
 CAN_REPLACE = sys.platform != "win32"
-_LOCAL_DNS = (SOCKS4, SOCKS5)
+_CONNECT = 1  # as in `protocol.codes`
 POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
 _IPV4 = socket.AF_INET
 _INET = (socket.AF_INET, socket.AF_INET6)
@@ -152,20 +151,16 @@ class Dial:
             must have answered then, and what is sent after that (see `pipelining`).
     """
 
-    __slots__ = (
-        "_local",
-        "_options",
-        "_own",
-        "_spent",
-        "at_once",
-        "deadline",
-        "early_data",
-        "late_data",
-        "legs",
-        "names",
-        "spare",
-        "trial",
-    )
+    # of the class: most are never changed
+    deadline: float | None = None
+    legs: tuple[Leg, ...] = ()
+    names: tuple[Any, Any] | None = None
+    spare: socket.socket | None = None
+    early_data = b""
+    late_data = b""
+    at_once: Container[Proxy] = ()
+    trial: float | None = None
+    _spent = False
 
     def __init__(
         self,
@@ -174,45 +169,43 @@ class Dial:
         local: tuple[Any, ...] | None,
         options: Options,
     ) -> None:
-        if own.fileno() == -1:  # a spare would get through all the same
-            raise os_error(errno.EBADF)
         self._own = own
         self._local = local
         self._options = options
-        self._spent = False
-        self.spare: socket.socket | None = None
-        self.legs: tuple[Leg, ...] = ()
-        self.names: tuple[Any, Any] | None = None
-        self.deadline = None if timeout is None else monotonic() + min(timeout, _LONGEST)
-        self.early_data = self.late_data = b""
-        self.at_once: Container[Proxy] = ()
-        self.trial: float | None = None
+        if timeout is not None:
+            self.deadline = monotonic() + min(timeout, _LONGEST)
 
-    def now(self, chain: Chain, host: str, port: int, command: int) -> Address:
-        """`through`, waiting in this thread; the usual case in a straight line.
+    def now(
+        self, chain: Chain, host: str, port: int, timeout: float | None, is_ipv4: bool
+    ) -> Address:
+        """CONNECT as by `through`, waiting in this thread; the usual case in a straight line.
 
         That is one proxy at an IPv4 address, for a socket of that family: its own descriptor will
         do, and the kernel's connect may take all of its timeout.
+
+        Args:
+            timeout: the socket's own.
+            is_ipv4: its family.
         """
         own, proxy = self._own, chain[0]
-        timeout, deadline = own.gettimeout(), self.deadline
+        endpoint = proxy.straight
         if (
-            timeout == 0
-            or (timeout is None) != (deadline is None)
-            or proxy.endpoint is None  # and the rest as in _fits, without a call
+            endpoint is None  # and the rest as in _fits, without a call
+            or not is_ipv4
             or len(chain) > 1
-            or proxy.pipelined
             or self._local is not None
-            or family_of(own) != _IPV4
-            or (proxy.scheme in _LOCAL_DNS and pack_ip(host) is None)
+            or timeout == 0
+            or (proxy.local_dns and pack_ip(host) is None)
         ):
-            return run(self.through(chain, host, port, command))  # type: ignore[no-any-return]
-        self.legs = legs = ((proxy, host, port),)
+            return run(self.through(chain, host, port, _CONNECT))  # type: ignore[no-any-return]
+        deadline = self.deadline
+        leg = proxy, host, port
+        self.legs = (leg,)
         try:
-            talk = handshake(legs[0], command, self.early_data)
+            talk = handshake(leg, _CONNECT, self.early_data)
             self._spent = True
             try:
-                _connect(own, proxy.endpoint)
+                _connect(own, endpoint)
             except OSError as exc:
                 self._leave_alone_if_in_use(exc)
                 raise _unreachable(exc, 1) from exc
@@ -237,12 +230,11 @@ class Dial:
         """Whether nothing is special, as `now` has it, on a non-blocking socket."""
         proxy = chain[0]
         return (
-            proxy.endpoint is not None
+            proxy.straight is not None
             and len(chain) == 1
             and family_of(self._own) == _IPV4
-            and not proxy.pipelined
             and self._local is None
-            and (proxy.scheme not in _LOCAL_DNS or pack_ip(host) is not None)
+            and not (proxy.local_dns and pack_ip(host) is None)
             and self.deadline is not None
             and self._own.gettimeout() == 0
         )
@@ -308,7 +300,7 @@ class Dial:
         try:
             if switched:
                 own.setblocking(False)
-            if chain[-1].scheme in _LOCAL_DNS and pack_ip(host) is None:
+            if chain[-1].local_dns and pack_ip(host) is None:
                 bound = yield from self._try_each_address(attempt, chain, host, port, command)
             else:
                 bound = yield from attempt(chain, host, port, command)
@@ -382,7 +374,7 @@ class Dial:
         legs: list[Leg] = []
         for proxy, following in zip(chain, chain[1:]):  # noqa: B905, RUF007 - the last has none
             name = following.host
-            if proxy.scheme in _LOCAL_DNS and pack_ip(name) is None:
+            if proxy.local_dns and pack_ip(name) is None:
                 family = socket.AF_INET if proxy.scheme == SOCKS4 else 0
                 found = yield from target_addresses(name, following.port, family, self.deadline)
                 name = found[0]
@@ -428,6 +420,8 @@ class Dial:
 
     def _socket_for(self, family: int) -> socket.socket:
         own = self._own
+        if own.fileno() == -1:  # a spare would get through all the same
+            raise os_error(errno.EBADF)
         self._drop_the_spare()
         if not self._spent and family_of(own) == family:
             self._spent = True
@@ -643,7 +637,7 @@ def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None)
     poller = None
     step = next(talk)
     while True:
-        message, got = step.send, b""
+        message = step.send
         try:
             if message:
                 try:
@@ -662,15 +656,17 @@ def drive_now(sock: socket.socket, talk: Handshake[Any], deadline: float | None)
                     left = deadline - monotonic()
                     if left <= 0 or not poller.poll(left * 1000):
                         raise timed_out(step.awaiting)
+            ready = True
             try:
                 got = recv(sock, step.need, MSG_PEEK if step.peek else 0)
-                if not got:
-                    raise closed_early(step.awaiting, step.already)
             except BlockingIOError:
                 if deadline is None:  # SO_RCVTIMEO
                     raise timed_out(step.awaiting) from None
+                got, ready = b"", False
             if len(got) < step.enough:
-                got = run(_receive(sock, step, got, bool(got), deadline))
+                if ready and not got:
+                    raise closed_early(step.awaiting, step.already)
+                got = run(_receive(sock, step, got, ready, deadline))
         except OSError as exc:
             talk.throw(_as_proxy_error(exc, step))
             raise
@@ -727,6 +723,59 @@ def _as_proxy_error(exc: OSError, step: Step) -> ProxyError:
     )
     error.__cause__ = exc
     return error
+
+
+# -- guises
+
+# Classes that a socket has as long as it is in some state. State by object, not by ``if``: the
+# methods of a connected socket never ask how far its connect has come.
+
+# As it is when socksy is imported: later a patch may have put a class of ours there.
+Plain = socket.socket
+
+# Moves data: needs the connection.
+DATA = (
+    "send",
+    "sendall",
+    "sendto",
+    "sendmsg",
+    "sendfile",
+    "recv",
+    "recv_into",
+    "recvfrom",
+    "recvfrom_into",
+    "recvmsg",
+    "recvmsg_into",
+)
+DATA_OF_TLS = "read", "write", "do_handshake", "unwrap"
+# Makes another object of the descriptor.
+COPIES = "dup", "detach", "share"
+# Makes no sense on a connecting socket.
+OTHER = "bind", "listen", "accept", "bind_remote", "set_proxy"
+
+
+def guise(
+    home: type, front: type, back: type, methods: dict[str, Any], combine: Any = None
+) -> type:
+    """A class for a socket of class `home` while it is in some state.
+
+    Args:
+        front: answers what the application calls.
+        back: comes right before `socket.socket`: a method of a subclass, whatever its name, may
+            call ``super().send()``, and is not to find the base class' own yet.
+        methods: more of the front; those that `home` does not have are left out.
+        combine: by default the function of `kinds`, which serves classes of programs too.
+    """
+    if combine is None:
+        from .kinds import combine
+    members = {name: method for name, method in methods.items() if hasattr(home, name)}
+    members |= {
+        "_undisguised": home,
+        "__module__": home.__module__,
+        "__qualname__": home.__qualname__,
+    }
+    made: type = combine(home.__name__, (front, home, back), members)
+    return made
 
 
 # -- a connect that another thread waits in
@@ -789,7 +838,7 @@ _Behind = type("_Behind", (Plain,), dict.fromkeys((*DATA, "getpeername"), _not_c
 busy_guises: dict[type, type] = {}
 
 
-def busy_guise(home: type) -> type:
+def busy_guise(home: type, combine: Any = None) -> type:
     """What is not in `busy_guises` yet."""
-    made = busy_guises[home] = guise(home, Busy, _Behind, _front)
+    busy_guises[home] = made = guise(home, Busy, _Behind, _front, combine)
     return made

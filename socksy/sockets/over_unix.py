@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from .kinds import Plain, guise
+from .dial import Plain, guise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -37,8 +37,20 @@ from contextlib import ExitStack
 from time import monotonic
 
 from ..errors import ProxyError
-from .dial import PATIENCE, POLLIN, POLLOUT, Dial, os_error, wait
-from .kinds import COPIES, DATA, DATA_OF_TLS, OTHER, Plain, guise
+from .dial import (
+    COPIES,
+    DATA,
+    DATA_OF_TLS,
+    OTHER,
+    PATIENCE,
+    POLLIN,
+    POLLOUT,
+    Dial,
+    Plain,
+    guise,
+    os_error,
+    wait,
+)
 from .options import put_under, unconnected_like
 from .watchers import put_under_watch, remember, selector_that_asks, watchers_of
 

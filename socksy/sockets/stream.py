@@ -13,12 +13,11 @@ import sys
 from operator import index
 
 from ..errors import InvalidArgumentError, InvalidPortError, ProxyError, ProxyUnsupportedError
-from ..hosts import clean_host, clean_target, refuse_onion
+from ..hosts import FORBIDDEN, MAX_NAME, clean_host, clean_target, refuse_onion
 from ..proxy import HTTP, Proxy, as_route, choose
 from .dial import (
     CAN_REPLACE,
     PATIENCE,
-    Busy,
     Dial,
     busy_guise,
     busy_guises,
@@ -27,7 +26,6 @@ from .dial import (
     os_error,
     run,
 )
-from .kinds import combine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,8 +82,8 @@ class Tunnel:
         self.target = target
         self.bound = bound
         self.legs = dial.legs
-        self.names = dial.names
-        self.over_unix = dial.names is not None and dial.is_over_unix()
+        self.names = names = dial.names
+        self.over_unix = names is not None and dial.is_over_unix()
 
 
 class SocksSocket(socket.socket):
@@ -184,8 +182,8 @@ class SocksSocket(socket.socket):
         Raises:
             ProxyUnsupportedError: a .onion name, where the direct connection would look it up.
         """
-        route = self._route
-        if isinstance(route, _Unset):
+        route: Any = self._route
+        if route is UNSET:
             route = _default_proxy()
         if family_of(self) not in _INET:
             return None
@@ -197,11 +195,20 @@ class SocksSocket(socket.socket):
             host, port = address
         else:
             host, port = _split_address(address)
-        if not isinstance(route, tuple):
+        if route.__class__ is not tuple:
             route = choose(route, clean_host(host), index(port))
             if route is None:
                 refuse_onion(host)
                 return None
+        if (  # the usual case, without the calls of clean_target
+            host.__class__ is str
+            and port.__class__ is int
+            and 0 < port < 65536
+            and 0 < len(host) <= MAX_NAME
+            and host.isascii()
+            and FORBIDDEN.isdisjoint(host)
+        ):
+            return route, host, port
         host, port = clean_target(host, port)
         return route, host, port
 
@@ -218,7 +225,7 @@ class SocksSocket(socket.socket):
 
     def _connected_already(self) -> OSError:
         """What the kernel says of a second connect."""
-        number = errno.EALREADY if isinstance(self, Busy) else errno.EISCONN
+        number = errno.EISCONN if self._busy_with is None else errno.EALREADY
         return os_error(errno.EBADF if self.fileno() == -1 else number)
 
     def connect(self, address: Any, *, early_data: Buffer = b"") -> None:
@@ -270,10 +277,11 @@ class SocksSocket(socket.socket):
         self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
     ) -> None:
         """What `connect` and `connect_ex` share."""
-        if self._tunnel is not None or isinstance(self, Busy):
+        if self._tunnel is not None or self._busy_with is not None:
             raise self._connected_already()
+        is_ipv4 = family_of(self) == _IPV4
         target = address
-        if len(address) != 2 or address.__class__ is not tuple or family_of(self) != _IPV4:
+        if not is_ipv4 or len(address) != 2 or address.__class__ is not tuple:
             target = self._peer_form(address)
         timeout = self.gettimeout()
         if timeout == 0 and CAN_REPLACE:
@@ -289,15 +297,16 @@ class SocksSocket(socket.socket):
             raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
         home: type = self.__class__
         guise = busy_guises.get(home) or busy_guise(home)  # other threads may use it meanwhile
-        dial = Dial(
-            self, timeout or (PATIENCE if timeout == 0 else None), self._local, self._options
-        )
-        dial.early_data = early_data
+        dial = Dial(self, PATIENCE if timeout == 0 else timeout, self._local, self._options)
+        if early_data:
+            dial.early_data = early_data
         try:
             self._busy_with = dial
             self.__class__ = guise
-            self._tunnel = tunnel = Tunnel(target, dial.now(*way, _CONNECT), dial)
-            self.last_error = None
+            bound = dial.now(*way, timeout, is_ipv4)
+            self._tunnel = tunnel = Tunnel(target, bound, dial)
+            if self.last_error is not None:
+                self.last_error = None
             if tunnel.over_unix:
                 home = _over_unix(home)
         except ProxyError as exc:
@@ -464,7 +473,7 @@ class SocksSocket(socket.socket):
         chain = choose(self._route_now(), host, port)
         if chain is None or _type_of(self) != _STREAM:
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
-        if self._tunnel is not None or isinstance(self, Busy):
+        if self._tunnel is not None or self._busy_with is not None:
             raise self._connected_already()
         if self.gettimeout() == 0 and CAN_REPLACE:
             from . import pending
@@ -539,7 +548,8 @@ class SocksSocket(socket.socket):
         return conn, peer
 
     def _real_close(self, *arguments: Any) -> None:
-        self._listener = None  # what it has under way ends
+        if self._listener is not None:
+            self._listener = None  # what it has under way ends
         super()._real_close(*arguments)  # type: ignore[misc]
 
     # -- copies
@@ -573,6 +583,9 @@ class SocksSocket(socket.socket):
         except OSError:
             return False
         return True
+
+
+busy_guise(SocksSocket, type)  # here and now: connecting imports nothing
 
 
 def _over_unix(home: type) -> type:
@@ -657,6 +670,8 @@ def _become(heir: Any, ours: type) -> None:
         try:
             made = _ssl_classes.get((kind, base))
             if made is None:
+                from .kinds import combine
+
                 made = combine(f"Socks{kind.__name__}", (kind, base), {})
             heir.__class__ = made
         except TypeError:

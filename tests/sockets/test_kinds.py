@@ -4,7 +4,8 @@ import abc
 
 import pytest
 
-from socksy.sockets.kinds import combine, guise
+from socksy.sockets.dial import guise
+from socksy.sockets.kinds import combine
 
 
 class Other:
