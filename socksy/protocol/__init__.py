@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
     from typing import Any, TypeAlias
 
-    from .steps import Address, Handshake
+    from .steps import Address, Handshake, Prediction
 
     #: a proxy, and the host and port that are asked of it
     Leg: TypeAlias = tuple[Proxy, str, int]
 else:
     Leg = tuple
 
-__all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "tunnel"]
+__all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "predict", "tunnel"]
 
 _CONNECT = 1
 _SOCKS5 = (SOCKS5H, SOCKS5)
@@ -56,6 +56,21 @@ def handshake(
         remote_dns=scheme == SOCKS4A,
         early_data=early_data,
     )
+
+
+def predict(leg: Leg) -> Prediction:
+    """How a CONNECT at one proxy goes most of the time.
+
+    Raises: as `handshake`.
+
+    For a driver in a hurry: as long as all goes as predicted, nothing has to be thought about. As
+    soon as it does not, `handshake` must take over, and be told what was heard so far.
+    """
+    scheme = leg[0].scheme
+    if scheme in _SOCKS5:
+        return socks5.predict(leg)
+    speaker = _speakers.get(scheme) or _load_speaker(scheme)
+    return speaker.predict(leg)  # type: ignore[no-any-return]
 
 
 # The modules of the other schemes, once they have been needed: an import statement in the function

@@ -14,19 +14,19 @@ from ..errors import (
 )
 from ..hosts import pack_ip, parse_port, unpack_ip
 from ..proxy import Secret
-from .steps import HTTP_ANSWER, Step, unexpected
+from .steps import HTTP_ANSWER, NOWHERE, PIECE, Step, unexpected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from . import Leg
     from .server import Request
     from .socks5 import Check
-    from .steps import Address, Handshake
+    from .steps import Address, Handshake, Prediction
 
 _CONNECT = 1  # as in `codes`
 _MAX_HEAD = 65536  # and of all interim answers together
-_PIECE = 4096
 _PREFIX = b"HTTP/1."
 _SUCCESSES = b"HTTP/1.1 200 ", b"HTTP/1.0 200 "
 
@@ -51,23 +51,47 @@ def handshake(
         raise ProxyUnsupportedError(
             message="an HTTP proxy does CONNECT only", hint="Use a SOCKS5 proxy: socks5h://"
         )
+    message = _request(host, port, login)
+    return _tunnel(Secret(message + early_data), login is not None)
+
+
+def predict(leg: Leg) -> Prediction:
+    """A CONNECT at a server that agrees."""
+    proxy, host, port = leg
+    return ((Secret(_request(host, port, proxy.login)), 0, b"", b""),), _success
+
+
+def _request(host: str, port: int, login: tuple[Secret, Secret] | None) -> bytes:
     # a name mostly ends in a letter, and an address never does without a colon
-    packed = None if host[-1:] > "9" and ":" not in host else pack_ip(host)
-    if packed is not None:  # an IPv4-mapped address goes as IPv4
-        host = unpack_ip(packed)
-    place = (f"[{host}]" if ":" in host else host).encode("ascii") + b":%d" % port
-    message = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
-    if login is not None:
-        message += b"Proxy-Authorization: Basic " + _base64(b":".join(login)) + b"\r\n"
-    return _tunnel(Secret(message + b"\r\n" + early_data), login is not None)
+    if host[-1:] > "9" and ":" not in host:
+        place = b"%b:%d" % (host.encode("ascii"), port)
+    else:
+        packed = pack_ip(host)
+        if packed is not None:  # an IPv4-mapped address goes as IPv4
+            host = unpack_ip(packed)
+        place = (f"[{host}]" if ":" in host else host).encode("ascii") + b":%d" % port
+    if login is None:
+        return b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (place, place)
+    credentials = _base64(b":".join(login))
+    return b"CONNECT %b HTTP/1.1\r\nHost: %b\r\nProxy-Authorization: Basic %b\r\n\r\n" % (
+        place,
+        place,
+        credentials,
+    )
+
+
+def _success(seen: bytes) -> int:
+    """How long the head is with which an answer begins, if it is all there and a plain success."""
+    end = seen.find(b"\n\r\n") + 3
+    return end if end > 3 and seen.startswith(_SUCCESSES) and b"\n\n" not in seen[:end] else 0
 
 
 def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:
-    seen = yield Step(message, _PIECE, HTTP_ANSWER, 1, True)
-    end = seen.find(b"\n\r\n") + 3
-    if end > 3 and seen.startswith(_SUCCESSES) and b"\n\n" not in seen[:end]:  # the usual case
+    seen = yield Step(message, PIECE, HTTP_ANSWER, 1, True)
+    end = _success(seen)
+    if end:  # the usual case
         yield Step(b"", end, HTTP_ANSWER)
-        return "0.0.0.0", 0
+        return NOWHERE
     status, heard = 100, 0
     while status < 200:  # interim answers precede the real one
         # Drivers look at the deadline when they have to wait: a flood must end by itself.
@@ -79,7 +103,7 @@ def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:
         heard += len(head)
         status = _status(head)
     if status < 300:
-        return "0.0.0.0", 0
+        return NOWHERE
     if status == 407:
         verdict = "refused the login" if has_login else "wants a login"
         raise ProxyAuthenticationError(
@@ -94,7 +118,7 @@ def _read_head(message: bytes, awaiting: str, enough: Callable[[bytes], bool]) -
     """Exactly up to the blank line, or to where `enough` knows all there is to know."""
     head = b""
     while len(head) < _MAX_HEAD:
-        seen = yield Step(message, _PIECE, awaiting, 1, True, len(head))
+        seen = yield Step(message, PIECE, awaiting, 1, True, len(head))
         message = b""
         end = _end_of_head(head, seen)
         head += yield Step(b"", end, awaiting, already=len(head))

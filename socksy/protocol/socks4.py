@@ -16,12 +16,13 @@ from ..errors import (
 )
 from ..hosts import pack_ip, unpack_ip
 from ..proxy import Secret
-from .steps import REPLY, SECOND_REPLY, Step, unexpected
+from .steps import NOWHERE, REPLY, SECOND_REPLY, Step, unexpected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from . import Leg
     from .server import Request
-    from .steps import Address, Handshake
+    from .steps import Address, Handshake, Prediction
 
 # As in `codes`, whose enums take longer to import than this whole module.
 _CONNECT, _BIND = 1, 2
@@ -48,6 +49,33 @@ def handshake(
         ProxyUnsupportedError: an IPv6 target, a name without 4a, UDP ASSOCIATE.
         InvalidTargetError: 0.0.0.x, which announces a name in SOCKS4a.
     """
+    message = _request(command, host, port, user_id, remote_dns)
+    return _read_reply(Secret(message + early_data), REPLY)
+
+
+def predict(leg: Leg) -> Prediction:
+    """A CONNECT at a server that agrees.
+
+    Raises: as `handshake`.
+    """
+    proxy, host, port = leg
+    login = proxy.login
+    if login is None and host[-1:] > "9" and ":" not in host and not proxy.local_dns:
+        # as in _request, without a call
+        name = host.encode("ascii")
+        message = b"\4\1%c%c\0\0\0\1\0%b\0" % (port >> 8, port & 255, name)
+    else:
+        user_id = b"" if login is None else login[0]
+        message = Secret(_request(_CONNECT, host, port, user_id, not proxy.local_dns))
+    return ((message, 8, _GRANTED_NOWHERE, b"\0\x5a"),), _conclude
+
+
+def _conclude(answers: list[bytes]) -> Address:
+    (answer,) = answers
+    return unpack_ip(answer[4:8]), answer[2] << 8 | answer[3]
+
+
+def _request(command: int, host: str, port: int, user_id: bytes, remote_dns: bool) -> bytes:
     if command not in (_CONNECT, _BIND):
         raise ProxyUnsupportedError(
             message="SOCKS4 does CONNECT and BIND only", hint="Use a SOCKS5 proxy: socks5h://"
@@ -66,8 +94,7 @@ def handshake(
         )
     elif packed[:3] == b"\0\0\0" and packed[3]:
         raise InvalidTargetError(f"{host} announces a name in SOCKS4a; it is no address")
-    message = b"\4%c%b%b%b\0%b" % (command, port.to_bytes(2, "big"), packed, user_id, name)
-    return _read_reply(Secret(message + early_data), REPLY)
+    return b"\4%c%b%b%b\0%b" % (command, port.to_bytes(2, "big"), packed, user_id, name)
 
 
 def second_reply() -> Handshake[Address]:
@@ -78,7 +105,7 @@ def second_reply() -> Handshake[Address]:
 def _read_reply(message: bytes, awaiting: str) -> Handshake[Address]:
     answer = yield Step(message, 8, awaiting, 2)
     if answer == _GRANTED_NOWHERE:  # the usual case
-        return "0.0.0.0", 0
+        return NOWHERE
     # VN is 0; 4 is sent too
     if answer[0] not in (0, 4):
         raise unexpected(answer[0], "SOCKS4", awaiting)

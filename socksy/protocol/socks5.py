@@ -13,14 +13,23 @@ from __future__ import annotations
 from ..errors import ProxyAuthenticationError, ProxyProtocolError, reply_error
 from ..hosts import pack_ip, unpack_ip
 from ..proxy import Secret
-from .steps import LOGIN_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY, Step, unexpected
+from .steps import (
+    LOGIN_ANSWER,
+    METHOD_CHOICE,
+    NOWHERE,
+    REPLY,
+    SECOND_REPLY,
+    Step,
+    unexpected,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from . import Leg
     from .server import Request
-    from .steps import Address, Handshake
+    from .steps import Address, Handshake, Prediction
 
     #: whether this user name and password may pass
     Check = Callable[[bytes, bytes], bool]
@@ -38,8 +47,10 @@ _GREETING_LOGIN_ONLY = Step(b"\5\1\2", 2, METHOD_CHOICE)
 # What most servers reply, until where its length is known, and all of it if they tell no address.
 _SUCCESS_WITH_IPV4 = b"\5\0\0\1"
 _SUCCESS_NOWHERE = b"\5\0\0\1\0\0\0\0\0\0"
-_NOWHERE = "0.0.0.0", 0
+_BEGIN_NOWHERE = _SUCCESS_NOWHERE[:_SHORTEST_REPLY]
 _REST_OF_IPV4 = Step(b"", 10 - _SHORTEST_REPLY, REPLY, already=_SHORTEST_REPLY)
+_PREDICTED_CHOICE = b"\5\1\0", 2, b"\5\0", b"\5\0"
+_PREDICTED_REST = b"", 10 - _SHORTEST_REPLY, bytes(10 - _SHORTEST_REPLY), b""
 
 
 def handshake(
@@ -60,11 +71,7 @@ def handshake(
         pipelined: all of that in one message, which takes that one method is offered.
         early_data: the application's first bytes, right behind the request.
     """
-    if host[-1:] > "9" and ":" not in host:  # mostly it is a name
-        name = host.encode("ascii")
-        request = b"\5%c\0\3%c%b%c%c" % (command, len(name), name, port >> 8, port & 255)
-    else:
-        request = b"\5%c\0" % command + pack_address(host, port)
+    request = b"\5%c\0" % command + pack_address(host, port)
     if early_data:
         request = Secret(request + early_data)
     if pipelined:
@@ -88,8 +95,30 @@ def _negotiate(
     answer = yield Step(request, _SHORTEST_REPLY, REPLY, 2)
     if len(answer) == _SHORTEST_REPLY and answer.startswith(_SUCCESS_WITH_IPV4):  # the usual case
         answer += yield _REST_OF_IPV4
-        return _NOWHERE if answer == _SUCCESS_NOWHERE else unpack_address(_IPV4, answer[4:])
+        return NOWHERE if answer == _SUCCESS_NOWHERE else unpack_address(_IPV4, answer[4:])
     return (yield from _judge(answer, REPLY))
+
+
+def predict(leg: Leg) -> Prediction:
+    """A CONNECT at a server that wants the login, if there is one, and agrees."""
+    proxy, host, port = leg
+    if host[-1:] > "9" and ":" not in host:  # as in pack_address, without a call
+        name = host.encode("ascii")
+        request = b"\5\1\0\3%c%b%c%c" % (len(name), name, port >> 8, port & 255)
+    else:
+        request = b"\5\1\0" + pack_address(host, port)
+    asking = request, _SHORTEST_REPLY, _BEGIN_NOWHERE, _SUCCESS_WITH_IPV4
+    login = proxy.login
+    if login is None:
+        return (_PREDICTED_CHOICE, asking, _PREDICTED_REST), _conclude
+    greeting = _GREETING_LOGIN_ONLY if proxy.require_auth else _GREETING_WITH_LOGIN
+    choosing = greeting.send, 2, b"\5\2", b"\5\2"
+    logging_in = _login_message(*login), 2, b"\1\0", b"\1\0"
+    return (choosing, logging_in, asking, _PREDICTED_REST), _conclude
+
+
+def _conclude(answers: list[bytes]) -> Address:
+    return unpack_address(_IPV4, answers[-2][4:] + answers[-1])
 
 
 def _negotiate_at_once(request: bytes, login: tuple[Secret, Secret] | None) -> Handshake[Address]:

@@ -27,13 +27,26 @@ from ..errors import ProxyError, ProxyProtocolError, ProxyTimeoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from typing import Any, TypeAlias, TypeVar
 
     T = TypeVar("T")
     #: yields what to do, is sent what came, returns what was agreed
     Handshake: TypeAlias = "Generator[Step, bytes, T]"
     Address: TypeAlias = "tuple[str, int]"
+    #: The exchanges that are to be expected: what to send; how many bytes must come back; what they
+    #: mostly are; how they begin otherwise. And what makes the result of the answers, if these are
+    #: not all the usual ones, which tell no address: `NOWHERE`.
+    #: 0 bytes: a head, which is looked at first; then `Conclude` says how long a good one is, or 0.
+    Prediction: TypeAlias = "tuple[tuple[Exchange, ...], Conclude]"
+    Exchange: TypeAlias = "tuple[bytes, int, bytes, bytes]"
+    Conclude: TypeAlias = "Callable[[Any], Any]"
+
+#: what most servers tell as the bound address: none
+NOWHERE = "0.0.0.0", 0
+
+#: how much of a head is looked at at once
+PIECE = 4096
 
 METHOD_CHOICE = "the method choice"
 LOGIN_ANSWER = "the login answer"

@@ -61,6 +61,7 @@ _IPV4 = int(socket.AF_INET)
 _INET = (_IPV4, int(socket.AF_INET6))
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _STREAMS = (-1, _STREAM)  # what the constructor takes for a stream
+_FAMILIES = (-1, *_INET)  # and for one of these families
 _CONNECT, _BIND = 1, 2  # as in `protocol.codes`
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
 _getpeername = socket.SocketType.getpeername
@@ -103,6 +104,7 @@ class SocksSocket(socket.socket):
 
     # Instances have a dict, no slots: an SSLSocket can then take this class on (see detach).
     _route: Route | _Unset = UNSET
+    _has_a_way = True  # it is of a family and a type that proxies can serve
     _tunnel: Tunnel | None = None
     _listener: RemoteListener | None = None
     _busy_with: Dial | None = None  # while a thread waits in connect()
@@ -144,8 +146,11 @@ class SocksSocket(socket.socket):
             if isinstance(first, (str, Proxy)):
                 raise TypeError("a SocksSocket is given its proxy by name: proxy=...") from None
             raise
-        if (fileno is not None or type not in _STREAMS) and _type_of(self) == _DATAGRAM:
-            self._become_datagram()
+        if fileno is not None or type not in _STREAMS or family not in _FAMILIES:
+            kind = _type_of(self)
+            if kind == _DATAGRAM:
+                self._become_datagram()
+            self._has_a_way = family_of(self) in _INET and kind in (_STREAM, _DATAGRAM)
 
     def _become_datagram(self) -> None:
         """Datagrams have a class of their own, so that no method asks for the type."""
@@ -183,32 +188,36 @@ class SocksSocket(socket.socket):
             ProxyUnsupportedError: a .onion name, where the direct connection would look it up.
         """
         route: Any = self._route
+        if route.__class__ is tuple and address.__class__ is tuple and self._has_a_way:
+            # the usual case: what follows, without its calls
+            try:
+                host, port = address
+            except ValueError:
+                host = None
+            if (
+                host.__class__ is str
+                and port.__class__ is int
+                and 0 < port < 65536
+                and host
+                and len(host) <= MAX_NAME
+                and host.isascii()
+                and FORBIDDEN.isdisjoint(host)
+            ):
+                return route, host, port
         if route is UNSET:
             route = _default_proxy()
         if family_of(self) not in _INET:
             return None
-        if route is None or _type_of(self) not in (_STREAM, _DATAGRAM):
+        if route is None or not self._has_a_way:
             if isinstance(address, tuple) and address:
                 refuse_onion(address[0])
             return None
-        if address.__class__ is tuple and len(address) == 2:
-            host, port = address
-        else:
-            host, port = _split_address(address)
-        if route.__class__ is not tuple:
+        host, port = _split_address(address)
+        if not isinstance(route, tuple):
             route = choose(route, clean_host(host), index(port))
             if route is None:
                 refuse_onion(host)
                 return None
-        if (  # the usual case, without the calls of clean_target
-            host.__class__ is str
-            and port.__class__ is int
-            and 0 < port < 65536
-            and 0 < len(host) <= MAX_NAME
-            and host.isascii()
-            and FORBIDDEN.isdisjoint(host)
-        ):
-            return route, host, port
         host, port = clean_target(host, port)
         return route, host, port
 
@@ -279,6 +288,7 @@ class SocksSocket(socket.socket):
         """What `connect` and `connect_ex` share."""
         if self._tunnel is not None or self._busy_with is not None:
             raise self._connected_already()
+        chain, host, port = way
         is_ipv4 = family_of(self) == _IPV4
         target = address
         if not is_ipv4 or len(address) != 2 or address.__class__ is not tuple:
@@ -303,7 +313,7 @@ class SocksSocket(socket.socket):
         try:
             self._busy_with = dial
             self.__class__ = guise
-            bound = dial.now(*way, timeout, is_ipv4)
+            bound = dial.now(chain, host, port, timeout, is_ipv4)
             self._tunnel = tunnel = Tunnel(target, bound, dial)
             if self.last_error is not None:
                 self.last_error = None
@@ -550,7 +560,10 @@ class SocksSocket(socket.socket):
     def _real_close(self, *arguments: Any) -> None:
         if self._listener is not None:
             self._listener = None  # what it has under way ends
-        super()._real_close(*arguments)  # type: ignore[misc]
+        if arguments:
+            super()._real_close(*arguments)  # type: ignore[misc]
+        else:  # mostly, and quicker
+            super()._real_close()  # type: ignore[misc]
 
     # -- copies
 

@@ -7,9 +7,17 @@ import traceback
 import pytest
 
 from socksy import errors
-from socksy.protocol import bind_peer, name_the_leg, tunnel
+from socksy.protocol import bind_peer, handshake, name_the_leg, predict, tunnel
 from socksy.protocol.codes import Command
-from socksy.protocol.steps import HTTP_ANSWER, METHOD_CHOICE, REPLY, SECOND_REPLY, Pump, timed_out
+from socksy.protocol.steps import (
+    HTTP_ANSWER,
+    METHOD_CHOICE,
+    NOWHERE,
+    REPLY,
+    SECOND_REPLY,
+    Pump,
+    timed_out,
+)
 from socksy.proxy import Proxy
 
 from .wire import Conversations, Row, play, rows
@@ -320,3 +328,90 @@ def test_no_error_raised_before_shows_or_holds_a_credential():
     said = everything_said_by(caught.value)
     assert "***:***@a" in said
     assert [secret for secret in SECRETS if secret in said] == []
+
+
+# -- how it mostly goes
+
+
+def conversation(leg, answers):
+    """What a handshake says, how much it wants to hear, and its result, given these answers."""
+    talk = handshake(leg)
+    step = next(talk)
+    said = []
+    for answer in answers:
+        said.append((step.send, step.need))
+        try:
+            step = talk.send(answer)
+        except StopIteration as stop:
+            return said, stop.value
+    raise AssertionError(f"it waits for {step.awaiting}")
+
+
+@pytest.mark.parametrize("target", [TARGET, ("192.0.2.9", 80), ("2001:db8::1", 65535), ("9", 1)])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "socks5h://a",
+        "socks5h://alice:sesame@a",
+        "socks4a://a",
+        "socks4a://alice@a",
+    ],
+)
+@pytest.mark.parametrize("require_auth", [False, True])
+def test_a_prediction_is_what_the_handshake_says(url, target, require_auth):
+    """Else there would be two texts of one protocol."""
+    proxy = Proxy.from_url(url)
+    if require_auth and proxy.remote_dns and proxy.username and "socks5" in url:
+        proxy = proxy.replace(require_auth=True)
+    leg = (proxy, *target)
+    if "socks4" in url and ":" in target[0]:
+        with pytest.raises(errors.ProxyUnsupportedError):
+            predict(leg)
+        return
+    exchanges, conclude = predict(leg)
+
+    said, result = conversation(leg, [usual for _, _, usual, _ in exchanges])
+    assert said == [(message, length) for message, length, _, _ in exchanges]
+    assert result == NOWHERE
+
+    others = [begin + b"\x17" * (length - len(begin)) for _, length, _, begin in exchanges]
+    said, result = conversation(leg, others)
+    assert said == [(message, length) for message, length, _, _ in exchanges]
+    assert result == conclude(others) == ("23.23.23.23", 0x1717)
+
+
+@pytest.mark.parametrize("url", ["http://a", "http://alice:sesame@a"])
+@pytest.mark.parametrize("target", [TARGET, ("192.0.2.9", 80), ("2001:db8::1", 65535)])
+def test_a_head_is_predicted_as_the_handshake_takes_it(url, target):
+    leg = (Proxy.from_url(url), *target)
+    ((message, length, *_),), measure = predict(leg)
+    head = b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n"
+
+    talk = handshake(leg)
+    step = next(talk)
+    assert (step.send, step.peek, length) == (message, True, 0)
+    assert talk.send(head + b"220 hello").need == measure(head + b"220 hello") == len(head)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\nx: y\r\n",
+        b"HTTP/1.1 200 OK\n\n220 hello\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 403 Forbidden\r\n\r\n",
+        b"\5\0\n\r\n",
+    ],
+)
+def test_what_is_no_plain_success_is_for_the_handshake_to_judge(seen):
+    assert predict((Proxy("http", "a"), *TARGET))[1](seen) == 0
+
+
+@pytest.mark.parametrize("url", ["socks5h://alice:sesame@a", "http://alice:sesame@a"])
+def test_a_prediction_shows_no_login(url):
+    """A traceback with variables may print it."""
+    assert "sesame" not in repr(predict((Proxy.from_url(url), *TARGET)))
+    assert base64.b64encode(b"alice:sesame").decode() not in repr(
+        predict((Proxy.from_url(url), *TARGET))
+    )

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import struct
 import threading
 import time
 
@@ -10,9 +11,10 @@ import pytest
 
 import socksy
 from socksy.protocol import steps
+from socksy.sockets import dial
 from socksy.testing.faults import answer_with
 
-from ..support import read_exactly, serving
+from ..support import BANNER, read_exactly, serving
 
 # What a proxy says in reply to each message: (bytes read first, answer).
 EXCHANGES = {
@@ -73,6 +75,51 @@ def test_a_flood_of_interim_answers_cannot_stretch_the_deadline(timeout):
         sock.settimeout(timeout)
         with pytest.raises(socksy.ProxyProtocolError, match="interim answers"):
             sock.connect(("a.test", 80))
+
+
+@pytest.mark.parametrize("scheme", ["socks4a", "socks5h", "http"])
+@pytest.mark.parametrize("timeout", [5, None])
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_messages_that_leave_in_pieces(
+    socks_server, echo_server, scheme, timeout, pieces, monkeypatch
+):
+    """As the kernel may do it when its buffers are full, which no server can bring about."""
+    real, turns = dial.send, []
+
+    def send(sock, message):
+        turns.append(message)
+        if timeout is not None and len(turns) % 2:
+            raise BlockingIOError
+        return real(sock, bytes(message[:pieces]))
+
+    with socksy.SocksSocket(proxy=socks_server.url(scheme)) as sock:
+        sock.settimeout(timeout)
+        with monkeypatch.context() as patch:
+            patch.setattr(dial, "send", send)
+            sock.connect(echo_server)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+@pytest.mark.parametrize("option", ["SO_RCVTIMEO", "SO_SNDTIMEO"])
+@pytest.mark.parametrize("kind", EXCHANGES)
+def test_a_timeout_of_the_kernels_own_counts_for_each_answer(kind, option, mocker):
+    """Set by the application on a socket that blocks: once is enough."""
+    tries = []
+    if option == "SO_SNDTIMEO":  # its buffers do not fill up
+        mocker.patch.object(dial, "send", side_effect=BlockingIOError)
+    else:
+        real = dial.recv
+        mocker.patch.object(dial, "recv", lambda *them: [tries.append(them), real(*them)][1])
+    silence = threading.Event()
+    with serving(lambda connection: silence.wait(5)) as address:
+        with socksy.SocksSocket(proxy=proxy_url(kind, address)) as sock:
+            timeval = struct.pack("ll", 0, 50_000)
+            sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), timeval)
+            with pytest.raises(socksy.ProxyTimeoutError) as caught:
+                sock.connect(("a.test", 80))
+        silence.set()
+    assert caught.value.phase is not None
+    assert len(tries) <= 1
 
 
 @pytest.mark.parametrize(
