@@ -151,16 +151,16 @@ class Dial:
             must have answered then, and what is sent after that (see `pipelining`).
     """
 
-    # of the class: most are never changed
-    deadline: float | None = None
-    legs: tuple[Leg, ...] = ()
+    # Thousands may be under way: what each of them has is in a slot, the rest mostly of the class.
+    __slots__ = ("__dict__", "_local", "_options", "_own", "_spent", "deadline", "legs")
+
+    legs: tuple[Leg, ...]
     names: tuple[Any, Any] | None = None
     spare: socket.socket | None = None
     early_data = b""
     late_data = b""
     at_once: Container[Proxy] = ()
     trial: float | None = None
-    _spent = False
 
     def __init__(
         self,
@@ -172,8 +172,9 @@ class Dial:
         self._own = own
         self._local = local
         self._options = options
-        if timeout is not None:
-            self.deadline = monotonic() + min(timeout, _LONGEST)
+        self._spent = False
+        self.legs = ()
+        self.deadline = None if timeout is None else monotonic() + min(timeout, _LONGEST)
 
     def now(
         self, chain: Chain, host: str, port: int, timeout: float | None, is_ipv4: bool
