@@ -13,7 +13,7 @@ from .hosts import clean_host, pack_ip, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any, TypeAlias
 
     from .types import Host, ProxyChooser
@@ -161,15 +161,20 @@ class Proxy:
         for name, value in zip(_FIELDS, key, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_key", key)
+        for name, value in self._known_beforehand():
+            object.__setattr__(self, name, value)
+
+    def _known_beforehand(self) -> Iterator[tuple[str, Any]]:
+        """What every connect would ask."""
         login = None
-        if username is not None:
-            login = Secret(encode_login(username)), Secret(encode_login(password or ""))
-        object.__setattr__(self, "login", login)
-        literal = path is None and ":" not in host and pack_ip(host) is not None
-        endpoint = (host, port) if literal else None
-        object.__setattr__(self, "endpoint", endpoint)
-        object.__setattr__(self, "straight", None if pipelined else endpoint)
-        object.__setattr__(self, "local_dns", scheme in (SOCKS4, SOCKS5))
+        if self.username is not None:
+            login = Secret(encode_login(self.username)), Secret(encode_login(self.password or ""))
+        yield "login", login
+        literal = self.path is None and ":" not in self.host and pack_ip(self.host) is not None
+        endpoint = (self.host, self.port) if literal else None
+        yield "endpoint", endpoint
+        yield "straight", None if self.pipelined else endpoint
+        yield "local_dns", self.scheme in (SOCKS4, SOCKS5)
 
     @classmethod
     def from_url(
