@@ -216,7 +216,7 @@ class Dial:
             if deadline is not None:
                 own.setblocking(False)
             if self.early_data:
-                return drive_now(own, talk, deadline)  # type: ignore[no-any-return]
+                return run(drive(own, talk, deadline))  # type: ignore[no-any-return]
             if prediction[0][0][1]:
                 return _as_predicted(own, leg, prediction, deadline)
             return _head_as_predicted(own, leg, prediction, deadline)
@@ -584,13 +584,18 @@ def _unreachable(exc: OSError, addresses: int) -> ProxyError:
 
 
 def drive(
-    sock: socket.socket, talk: Handshake[Any], deadline: float | None, dial: Dial | None = None
+    sock: socket.socket,
+    talk: Handshake[Any],
+    deadline: float | None,
+    dial: Dial | None = None,
+    step: Step | None = None,
 ) -> Generator[Wait, bool, Any]:
     """Run a client's handshake over a connected socket, and return its result.
 
     Args:
         deadline: if not None, the descriptor is non-blocking.
         dial: whose own socket this is, if it is not even connected and nobody else would clean up.
+        step: where the handshake stands, if it has begun.
     """
     try:
         if dial is not None:
@@ -601,7 +606,8 @@ def drive(
                 number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if number:
                 dial.not_connected(number)
-        step = next(talk)
+        if step is None:
+            step = next(talk)
         while True:
             message, got = step.send, b""
             try:
@@ -640,7 +646,7 @@ def drive(
 def _as_predicted(
     sock: socket.socket, leg: Leg, prediction: Prediction, deadline: float | None
 ) -> Address:
-    """`drive_now` as long as all goes as predicted: no step, no generator, no call of ours.
+    """`drive` in this thread, as long as all goes as predicted: no step, no generator, no call.
 
     What they all take is little, but comes right after the kernel has let others run: it is paid in
     cache misses. Whatever else happens than was predicted, the real handshake takes over.
@@ -705,7 +711,7 @@ def _take_over(
     got: bytes | None,
     error: Exception | None,
 ) -> Any:
-    """`drive_now` from the middle.
+    """`drive`, in this thread, from the middle.
 
     Args:
         heard: the answers of exchanges that are over.
@@ -734,60 +740,7 @@ def _take_over(
         step = talk.send(got)
     except StopIteration as stop:
         return stop.value
-    return drive_now(sock, talk, deadline, step)
-
-
-def drive_now(
-    sock: socket.socket, talk: Handshake[Any], deadline: float | None, step: Step | None = None
-) -> Any:
-    """`drive` in this thread: the same loop, with `poll` and `run` instead of each ``yield``.
-
-    The one loop that is there twice, because the generators took a quarter of a handshake's time.
-
-    Args:
-        step: where it stands, if it has begun.
-    """
-    poller = None
-    if step is None:
-        step = next(talk)
-    while True:
-        message = step.send
-        try:
-            if message:
-                try:
-                    sent = send(sock, message)
-                except BlockingIOError:
-                    sent = 0
-                if sent != len(message):
-                    run(_send(sock, step, sent, deadline))
-                if deadline is not None:
-                    if poller is None:
-                        poller = select.poll()  # as `watching`, without a call
-                        try:
-                            poller.register(sock, POLLIN)
-                        except ValueError:
-                            raise os_error(errno.EBADF) from None
-                    left = deadline - monotonic()
-                    if left <= 0 or not poller.poll(left * 1000):
-                        raise timed_out(step.awaiting)
-            ready = True
-            try:
-                got = recv(sock, step.need, MSG_PEEK if step.peek else 0)
-            except BlockingIOError:
-                if deadline is None:  # SO_RCVTIMEO
-                    raise timed_out(step.awaiting) from None
-                got, ready = b"", False
-            if len(got) < step.enough:
-                if ready and not got:
-                    raise closed_early(step.awaiting, step.already)
-                got = run(_receive(sock, step, got, ready, deadline))
-        except OSError as exc:
-            talk.throw(_as_proxy_error(exc, step))
-            raise
-        try:
-            step = talk.send(got)
-        except StopIteration as stop:
-            return stop.value
+    return run(drive(sock, talk, deadline, step=step))
 
 
 def _send(
