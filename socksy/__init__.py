@@ -7,6 +7,8 @@
     s.connect(("example.com", 80))
 
 See the README for the rest.
+
+(PYTEST_DONT_REWRITE: under `socksy run` this is imported before pytest, which would warn of it.)
 """
 
 from .errors import (

@@ -716,6 +716,9 @@ def create_connection(
     Raises:
         ProxyError, InvalidProxyError, InvalidTargetError: as `SocksSocket.connect`.
     """
+    for misplaced in (timeout, source_address):
+        if isinstance(misplaced, (str, Proxy)):
+            raise TypeError("create_connection is given its proxy by name: proxy=...")
     host, port = address
     if isinstance(port, str):
         port = _port_of(port)

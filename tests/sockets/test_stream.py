@@ -426,6 +426,14 @@ def test_set_proxy_chooses_before_connecting(server, echo_server):
     assert caught.value.errno == errno.EISCONN
 
 
+@pytest.mark.parametrize("before", [(), (5,)])
+def test_a_proxy_in_the_place_of_another_argument_is_no_direct_connection(before, no_local_lookup):
+    proxies = ("socks5h://127.0.0.1:1080", socksy.Proxy("socks5h"))
+    for proxy in proxies:
+        with pytest.raises(TypeError, match="proxy="):
+            socksy.create_connection(("a.test", 80), *before, proxy)
+
+
 def test_a_proxy_in_the_place_of_the_family_is_an_error_that_says_so():
     with pytest.raises(TypeError, match="proxy="):
         SocksSocket("socks5h://127.0.0.1:1080")
