@@ -366,16 +366,6 @@ def test_bad_usage(executed, monkeypatch, capsys, arguments, said):
     assert "s3cret" not in err
 
 
-def test_pytest_runs_as_ever(tmp_path):
-    """Whose plugin we are, and who would warn that we were there before it."""
-    (tmp_path / "test_it.py").write_text("def test_it():\n    assert 1 + 1 == 2\n")
-    words = [sys.executable, "-m", "socksy", "run", "--tor", "-m", "pytest", "-q", "-W", "error"]
-    done = subprocess.run([*words, "test_it.py"], cwd=tmp_path, capture_output=True, text=True)
-
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 passed" in done.stdout
-
-
 def test_a_shell_script_in_the_place_of_a_program(tmp_path, capsys):
     """As pyenv's are: what it would run is not known before."""
     script = tmp_path / "pytest"
