@@ -48,7 +48,7 @@ def system_calls(url: str, port: int, timeout: float | None, require_auth: bool)
     ("scheme", "server", "timeout", "most"),
     [
         ("socks5h", "ssh -D", None, 8),
-        ("socks5h", "ssh -D", 10.0, 15),
+        ("socks5h", "ssh -D", 10.0, 13),
         ("socks4a", "ssh -D", None, 5),
         ("socks5h", "microsocks with login", None, 10),
     ],

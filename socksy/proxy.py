@@ -13,7 +13,7 @@ from .hosts import clean_host, pack_ip, parse_port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any, TypeAlias
 
     from .types import Host, ProxyChooser
@@ -79,6 +79,7 @@ class Proxy:
         "path",
         "pipelined",
         "port",
+        "predict",
         "require_auth",
         "scheme",
         "straight",
@@ -104,6 +105,8 @@ class Proxy:
     straight: tuple[str, int] | None
     #: whether names are resolved here
     local_dns: bool
+    #: how a CONNECT there mostly goes, once `protocol.predictor` has been asked
+    predict: Callable[[str, int], Any] | None
     _key: tuple[Any, ...]
 
     def __init__(
@@ -161,6 +164,7 @@ class Proxy:
         for name, value in zip(_FIELDS, key, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "_key", key)
+        object.__setattr__(self, "predict", None)
         for name, value in self._known_beforehand():
             object.__setattr__(self, name, value)
 

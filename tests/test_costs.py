@@ -42,10 +42,10 @@ def python_calls(function):
 @pytest.mark.parametrize(
     ("scheme", "exchanges", "most"),
     [
-        ("socks5h://", SOCKS5, 15),
-        ("socks5h://alice:pass@", LOGIN, 16),
-        ("socks4a://", SOCKS4A, 15),
-        ("http://", HTTP, 19),
+        ("socks5h://", SOCKS5, 8),
+        ("socks5h://alice:pass@", LOGIN, 8),
+        ("socks4a://", SOCKS4A, 8),
+        ("http://", HTTP, 8),
     ],
 )
 def test_python_calls_per_handshake(scheme, exchanges, most, timeout):

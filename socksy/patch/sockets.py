@@ -63,6 +63,7 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
     """
 
     _patch: Patch
+    _may_go_straight = False  # see `_as_an_address`
     _asked: _Asked | None = None  # of datagrams
     _forget_sources: Callable[[], None]  # which a DatagramSocket has
 
@@ -183,11 +184,6 @@ class PatchedSocket(SocksSocket, metaclass=_Kind):
             raise ProxyUnsupportedError(
                 message="only streams and datagrams go through the proxy, which looks this name up"
             )
-
-    def _connect_through(
-        self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
-    ) -> None:
-        super()._connect_through(way, self._as_an_address(address), early_data)
 
     def _peer_form(self, address: Any) -> tuple[Any, ...]:
         return super()._peer_form(self._as_an_address(address))

@@ -12,7 +12,7 @@ from . import socks5
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
     from typing import Any, TypeAlias
 
     from .steps import Address, Handshake, Prediction
@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 else:
     Leg = tuple
 
-__all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "predict", "tunnel"]
+__all__ = [
+    "Leg",
+    "bind_peer",
+    "handshake",
+    "load_predictor",
+    "name_the_leg",
+    "predictors",
+    "tunnel",
+]
 
 _CONNECT = 1
 _SOCKS5 = (SOCKS5H, SOCKS5)
@@ -58,21 +66,6 @@ def handshake(
     )
 
 
-def predict(leg: Leg) -> Prediction:
-    """How a CONNECT at one proxy goes most of the time.
-
-    Raises: as `handshake`.
-
-    For a driver in a hurry: as long as all goes as predicted, nothing has to be thought about. As
-    soon as it does not, `handshake` must take over, and be told what was heard so far.
-    """
-    scheme = leg[0].scheme
-    if scheme in _SOCKS5:
-        return socks5.predict(leg)
-    speaker = _speakers.get(scheme) or _load_speaker(scheme)
-    return speaker.predict(leg)  # type: ignore[no-any-return]
-
-
 # The modules of the other schemes, once they have been needed: an import statement in the function
 # would cost half a microsecond each time.
 _speakers: dict[str, Any] = {}
@@ -83,6 +76,21 @@ def _load_speaker(scheme: str) -> Any:
 
     _speakers.update({HTTP: http, SOCKS4: socks4, SOCKS4A: socks4})
     return _speakers[scheme]
+
+
+def predictor(proxy: Proxy) -> Callable[[str, int], Prediction]:
+    """A function that tells how a CONNECT at this proxy goes most of the time.
+
+    It takes host and port, and raises as `handshake`. The proxy keeps it, as `Proxy.predict`.
+
+    For a driver in a hurry: as long as all goes as predicted, nothing has to be thought about. As
+    soon as it does not, `handshake` must take over, and be told what was heard so far.
+    """
+    scheme = proxy.scheme
+    speaker = socks5 if scheme in _SOCKS5 else _speakers.get(scheme) or _load_speaker(scheme)
+    made: Callable[[str, int], Prediction] = speaker.predictor(proxy)
+    object.__setattr__(proxy, "predict", made)
+    return made
 
 
 def tunnel(

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from . import Leg
+    from ..proxy import Proxy
     from .server import Request
     from .socks5 import Check
     from .steps import Address, Handshake, Prediction
@@ -55,10 +55,19 @@ def handshake(
     return _tunnel(Secret(message + early_data), login is not None)
 
 
-def predict(leg: Leg) -> Prediction:
+def predictor(proxy: Proxy) -> Callable[[str, int], Prediction]:
     """A CONNECT at a server that agrees."""
-    proxy, host, port = leg
-    return ((Secret(_request(host, port, proxy.login)), 0, b"", b""),), _success
+    login = proxy.login
+
+    def predict(host: str, port: int) -> Prediction:
+        if login is None and host[-1:] > "9" and ":" not in host:  # as in _request, without a call
+            place = b"%b:%d" % (host.encode("ascii"), port)
+            message = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (place, place)
+        else:
+            message = Secret(_request(host, port, login))
+        return ((message, 0, b"", _SUCCESSES),), None
+
+    return predict
 
 
 def _request(host: str, port: int, login: tuple[Secret, Secret] | None) -> bytes:
@@ -83,7 +92,8 @@ def _request(host: str, port: int, login: tuple[Secret, Secret] | None) -> bytes
 def _success(seen: bytes) -> int:
     """How long the head is with which an answer begins, if it is all there and a plain success."""
     end = seen.find(b"\n\r\n") + 3
-    return end if end > 3 and seen.startswith(_SUCCESSES) and b"\n\n" not in seen[:end] else 0
+    # find(): "in" asks first whether b"\n\n" is a number, and throws the exception away
+    return end if end > 3 and seen.startswith(_SUCCESSES) and seen.find(b"\n\n", 0, end) < 0 else 0
 
 
 def _tunnel(message: bytes, has_login: bool) -> Handshake[Address]:

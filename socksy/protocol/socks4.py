@@ -20,7 +20,9 @@ from .steps import NOWHERE, REPLY, SECOND_REPLY, Step, unexpected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from . import Leg
+    from collections.abc import Callable
+
+    from ..proxy import Proxy
     from .server import Request
     from .steps import Address, Handshake, Prediction
 
@@ -53,21 +55,21 @@ def handshake(
     return _read_reply(Secret(message + early_data), REPLY)
 
 
-def predict(leg: Leg) -> Prediction:
-    """A CONNECT at a server that agrees.
+def predictor(proxy: Proxy) -> Callable[[str, int], Prediction]:
+    """A CONNECT at a server that agrees."""
+    login, remote_dns = proxy.login, not proxy.local_dns
+    user_id = b"" if login is None else login[0]
+    is_plain = login is None and remote_dns
 
-    Raises: as `handshake`.
-    """
-    proxy, host, port = leg
-    login = proxy.login
-    if login is None and host[-1:] > "9" and ":" not in host and not proxy.local_dns:
-        # as in _request, without a call
-        name = host.encode("ascii")
-        message = b"\4\1%c%c\0\0\0\1\0%b\0" % (port >> 8, port & 255, name)
-    else:
-        user_id = b"" if login is None else login[0]
-        message = Secret(_request(_CONNECT, host, port, user_id, not proxy.local_dns))
-    return ((message, 8, _GRANTED_NOWHERE, b"\0\x5a"),), _conclude
+    def predict(host: str, port: int) -> Prediction:
+        if is_plain and host[-1:] > "9" and ":" not in host:  # as in _request, without a call
+            name = host.encode("ascii")
+            message = b"\4\1%c%c\0\0\0\1\0%b\0" % (port >> 8, port & 255, name)
+        else:
+            message = Secret(_request(_CONNECT, host, port, user_id, remote_dns))
+        return ((message, 8, _GRANTED_NOWHERE, b"\0\x5a"),), _conclude
+
+    return predict
 
 
 def _conclude(answers: list[bytes]) -> Address:

@@ -27,9 +27,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from . import Leg
+    from ..proxy import Proxy
     from .server import Request
-    from .steps import Address, Handshake, Prediction
+    from .steps import Address, Exchange, Handshake, Prediction
 
     #: whether this user name and password may pass
     Check = Callable[[bytes, bytes], bool]
@@ -99,22 +99,24 @@ def _negotiate(
     return (yield from _judge(answer, REPLY))
 
 
-def predict(leg: Leg) -> Prediction:
+def predictor(proxy: Proxy) -> Callable[[str, int], Prediction]:
     """A CONNECT at a server that wants the login, if there is one, and agrees."""
-    proxy, host, port = leg
-    if host[-1:] > "9" and ":" not in host:  # as in pack_address, without a call
-        name = host.encode("ascii")
-        request = b"\5\1\0\3%c%b%c%c" % (len(name), name, port >> 8, port & 255)
-    else:
-        request = b"\5\1\0" + pack_address(host, port)
-    asking = request, _SHORTEST_REPLY, _BEGIN_NOWHERE, _SUCCESS_WITH_IPV4
-    login = proxy.login
-    if login is None:
-        return (_PREDICTED_CHOICE, asking, _PREDICTED_REST), _conclude
-    greeting = _GREETING_LOGIN_ONLY if proxy.require_auth else _GREETING_WITH_LOGIN
-    choosing = greeting.send, 2, b"\5\2", b"\5\2"
-    logging_in = _login_message(*login), 2, b"\1\0", b"\1\0"
-    return (choosing, logging_in, asking, _PREDICTED_REST), _conclude
+    before: tuple[Exchange, ...] = (_PREDICTED_CHOICE,)
+    if proxy.login is not None:
+        greeting = _GREETING_LOGIN_ONLY if proxy.require_auth else _GREETING_WITH_LOGIN
+        logging_in = _login_message(*proxy.login), 2, b"\1\0", b"\1\0"
+        before = (greeting.send, 2, b"\5\2", b"\5\2"), logging_in
+
+    def predict(host: str, port: int) -> Prediction:
+        if host[-1:] > "9" and ":" not in host:  # as in pack_address, without a call
+            name = host.encode("ascii")
+            request = b"\5\1\0\3%c%b%c%c" % (len(name), name, port >> 8, port & 255)
+        else:
+            request = b"\5\1\0" + pack_address(host, port)
+        asking = request, _SHORTEST_REPLY, _BEGIN_NOWHERE, _SUCCESS_WITH_IPV4
+        return (*before, asking, _PREDICTED_REST), _conclude
+
+    return predict
 
 
 def _conclude(answers: list[bytes]) -> Address:

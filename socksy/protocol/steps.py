@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     #: The exchanges that are to be expected: what to send; how many bytes must come back; what they
     #: mostly are; how they begin otherwise. And what makes the result of the answers, if these are
     #: not all the usual ones, which tell no address: `NOWHERE`.
-    #: 0 bytes: a head, which is looked at first; then `Conclude` says how long a good one is, or 0.
-    Prediction: TypeAlias = "tuple[tuple[Exchange, ...], Conclude]"
-    Exchange: TypeAlias = "tuple[bytes, int, bytes, bytes]"
-    Conclude: TypeAlias = "Callable[[Any], Any]"
+    #: 0 bytes: a head, which is looked at first, to take all of it up to its empty line and nothing
+    #: else, if it begins like that and its lines end in CR LF.
+    Prediction: TypeAlias = "tuple[tuple[Exchange, ...], Conclude | None]"
+    Exchange: TypeAlias = "tuple[bytes, int, bytes, bytes | tuple[bytes, ...]]"
+    Conclude: TypeAlias = "Callable[[list[bytes]], Address]"
 
 #: what most servers tell as the bound address: none
 NOWHERE = "0.0.0.0", 0

@@ -579,7 +579,7 @@ class DatagramSocket(SocksSocket):
 
     def _real_close(self, *arguments: Any) -> None:
         self._leave()
-        super()._real_close(*arguments)
+        super()._real_close(*arguments)  # type: ignore[misc]
 
     def _leave(self) -> None:
         """Have nothing in common with the duplicates any more."""

@@ -30,7 +30,7 @@ from ..errors import (
     ProxyTimeoutError,
 )
 from ..hosts import pack_ip
-from ..protocol import handshake, name_the_leg, predict, tunnel
+from ..protocol import handshake, name_the_leg, predictor, tunnel
 from ..protocol.steps import NOWHERE, PIECE, REPLY, Step, closed_early, timed_out
 from ..proxy import SOCKS4
 
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, TypeAlias
 
     from ..protocol import Leg
-    from ..protocol.steps import Address, Handshake, Prediction
+    from ..protocol.steps import Address, Handshake
     from ..proxy import Chain, Proxy
     from .lookup import Endpoint
     from .options import Options
+    from .stream import SocksSocket
 
     #: a socket, the `poll` event it should have, and until when (None: for ever)
     Wait: TypeAlias = "tuple[socket.socket, int, float | None]"
@@ -61,6 +62,8 @@ _connect = socket.SocketType.connect
 _connect_ex = socket.SocketType.connect_ex
 send = socket.SocketType.send
 recv = socket.SocketType.recv
+_setblocking = socket.SocketType.setblocking
+_settimeout = socket.SocketType.settimeout
 _bind = socket.SocketType.bind
 _getsockname = socket.SocketType.getsockname
 # The C member; socket.family makes an enum of it, in Python.
@@ -74,6 +77,8 @@ _IPV4 = socket.AF_INET
 _INET = (socket.AF_INET, socket.AF_INET6)
 MSG_PEEK = int(socket.MSG_PEEK)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
+# What send() says of a connection that was there.
+_BROKEN = (errno.ECONNRESET, errno.EPIPE)
 _IN_USE = (errno.EISCONN, errno.EALREADY)
 #: Seconds; poll() counts milliseconds in a C int, and settimeout() takes more than fit there.
 _LONGEST = 2_000_000.0
@@ -131,6 +136,29 @@ def run(task: Generator[Wait, bool, Any]) -> Any:
         task.close()  # Ctrl-C while waiting: let it clean up now
 
 
+class Tunnel:
+    """What a connected socket knows of its way.
+
+    Attributes:
+        target: what `getpeername` tells.
+        bound: BND.ADDR and BND.PORT of the last reply.
+        legs: who was asked for what, the nearest proxy first.
+        names: as in `Dial`.
+        over_unix: the connection is one to a Unix socket.
+    """
+
+    # As in `Dial`: what most of them have is in a slot.
+    __slots__ = ("__dict__", "bound", "legs", "target")
+
+    names: tuple[Any, Any] | None = None
+    over_unix = False
+
+    def __init__(self, target: tuple[Any, ...], bound: Address, legs: tuple[Leg, ...]) -> None:
+        self.target = target
+        self.bound = bound
+        self.legs = legs
+
+
 class Dial:
     """One attempt of one socket to get through to a target.
 
@@ -175,57 +203,6 @@ class Dial:
         self._spent = False
         self.legs = ()
         self.deadline = None if timeout is None else monotonic() + min(timeout, _LONGEST)
-
-    def now(
-        self, chain: Chain, host: str, port: int, timeout: float | None, is_ipv4: bool
-    ) -> Address:
-        """CONNECT as by `through`, waiting in this thread; the usual case in a straight line.
-
-        That is one proxy at an IPv4 address, for a socket of that family: its own descriptor will
-        do, and the kernel's connect may take all of its timeout.
-
-        Args:
-            timeout: the socket's own.
-            is_ipv4: its family.
-        """
-        own, proxy = self._own, chain[0]
-        endpoint = proxy.straight
-        if (
-            endpoint is None  # and the rest as in _fits, without a call
-            or not is_ipv4
-            or len(chain) > 1
-            or self._local is not None
-            or timeout == 0
-            or (proxy.local_dns and pack_ip(host) is None)
-        ):
-            return run(self.through(chain, host, port, _CONNECT))  # type: ignore[no-any-return]
-        deadline = self.deadline
-        leg = proxy, host, port
-        self.legs = (leg,)
-        try:
-            if self.early_data:
-                talk = handshake(leg, _CONNECT, self.early_data)
-            else:
-                prediction = predict(leg)
-            self._spent = True
-            try:
-                _connect(own, endpoint)
-            except OSError as exc:
-                self._leave_alone_if_in_use(exc)
-                raise _unreachable(exc, 1) from exc
-            if deadline is not None:
-                own.setblocking(False)
-            if self.early_data:
-                return run(drive(own, talk, deadline))  # type: ignore[no-any-return]
-            if prediction[0][0][1]:
-                return _as_predicted(own, leg, prediction, deadline)
-            return _head_as_predicted(own, leg, prediction, deadline)
-        except BaseException as error:
-            self.give_up(error)
-            raise
-        finally:
-            if deadline is not None:
-                own.settimeout(timeout)
 
     def disown(self) -> None:
         """After a fork, in the child: nothing that was made here is ours to clean up."""
@@ -508,7 +485,7 @@ class Dial:
             finally:
                 fresh.close()
         except OSError:  # out of descriptors, say
-            self.cut_off()
+            cut_off(own)
             return
         if local is not None:
             try:
@@ -516,39 +493,30 @@ class Dial:
             except OSError:  # somebody was faster: the next connect tries again, and says so
                 pass
 
-    def is_over_unix(self) -> bool:
-        """Whether the connection is one to a Unix socket."""
-        return self.names is not None and not isinstance(self.names[1], tuple)
-
     def set_option(self, level: int, option: int, *value: Any) -> None:
         """Set while this goes on, and already on the own one: on the spare, too."""
-        spare = self.spare
-        if spare is not None:
+        if self.spare is not None:
             from .options import set_again
 
-            set_again({(level, option): value}, spare)
-
-    def shutdown(self, how: int) -> None:
-        """`shutdown` from another thread."""
-        socket.SocketType.shutdown(self._own if self.spare is None else self.spare, how)
+            set_again({(level, option): value}, self.spare)
 
     def abandon(self) -> None:
         """Nobody knows of the connection: a signal came after the handshake had succeeded."""
         if self._spent and self._own.fileno() != -1 and is_in_use(self._own):
             self._renew()
 
-    def cut_off(self) -> None:
-        """Make the own descriptor useless: nothing can be sent, and nothing of the proxy's read."""
-        own = self._own
-        try:
-            socket.SocketType.shutdown(own, socket.SHUT_RDWR)
-        except OSError:  # not connected, or no more: something may have come before that
+
+def cut_off(own: socket.socket) -> None:
+    """Make a descriptor useless: nothing can be sent, and nothing of the proxy's read."""
+    try:
+        socket.SocketType.shutdown(own, socket.SHUT_RDWR)
+    except OSError:  # not connected, or no more: something may have come before that
+        pass
+    try:
+        while recv(own, 65536):
             pass
-        try:
-            while recv(own, 65536):
-                pass
-        except OSError:  # nothing more will come
-            pass
+    except OSError:  # nothing more will come
+        pass
 
 
 def _try_again(sock: socket.socket, address: Any, deadline: float) -> Generator[Wait, bool, int]:
@@ -643,63 +611,125 @@ def drive(
         raise
 
 
-def _as_predicted(
-    sock: socket.socket, leg: Leg, prediction: Prediction, deadline: float | None
-) -> Address:
-    """`drive` in this thread, as long as all goes as predicted: no step, no generator, no call.
+def straight(
+    sock: SocksSocket, proxy: Proxy, target: tuple[str, int], timeout: float | None
+) -> None:
+    """CONNECT as by `Dial.through`, waiting in this thread, as it mostly goes: in a straight line.
 
-    What they all take is little, but comes right after the kernel has let others run: it is paid in
-    cache misses. Whatever else happens than was predicted, the real handshake takes over.
+    That is one proxy that is `straight`, for an IPv4 socket that waits and is neither bound nor
+    connected: its own descriptor will do.
+
+    And as long as the proxy says what it mostly does, there is no step, no generator, hardly a
+    call. What they all take is little, but comes right after the kernel has let others run: it is
+    paid in cache misses. Whatever else happens than was predicted, the real handshake takes over.
+
+    Args:
+        target: a clean host and a port; `getpeername` tells this very tuple.
+        timeout: the socket's own, not 0.
     """
-    exchanges, conclude = prediction
-    heard: list[bytes] = []
-    poller = error = None
-    is_usual = True
-    for message, length, usual, expected in exchanges:
-        sent, got = 0, None
-        try:
-            if message:
-                sent = send(sock, message)
-                if sent != len(message):
-                    break
-                if deadline is not None:
-                    if poller is None:
-                        poller = select.poll()  # as `watching`, without a call
-                        poller.register(sock, POLLIN)
-                    left = deadline - monotonic()
-                    if left <= 0 or not poller.poll(left * 1000):
-                        break
-            got = recv(sock, length)
-        except (OSError, ValueError) as exc:  # ValueError: poll's, if another thread has closed it
-            error = exc
-            break
-        if got != usual:
-            if len(got) != length or not got.startswith(expected):
-                break
-            is_usual = False
-        heard.append(got)
-    else:
-        return NOWHERE if is_usual else conclude(heard)
-    talk = handshake(leg)
-    return _take_over(sock, talk, deadline, heard, sent, got, error)  # type: ignore[no-any-return]
-
-
-def _head_as_predicted(
-    sock: socket.socket, leg: Leg, prediction: Prediction, deadline: float | None
-) -> Address:
-    """The same where an answer has no length in front, so that it must be looked at first."""
-    message, measure = prediction[0][0][0], prediction[1]
-    sent, error = 0, None
+    home: type = sock.__class__
+    guise = busy_guises.get(home) or busy_guise(home)  # other threads may use it meanwhile
+    host, port = target
+    leg = proxy, host, port
+    spent = False
+    deadline = poller = bound = error = None
     try:
-        sent = send(sock, message)
-        if sent == len(message) and (deadline is None or wait(sock, POLLIN, deadline)):
-            length = measure(recv(sock, PIECE, MSG_PEEK))
-            if length:
-                recv(sock, length)
-                return NOWHERE
-    except OSError as exc:
-        error = exc
-    return _take_over(sock, handshake(leg), deadline, [], sent, None, error)  # type: ignore[no-any-return]
+        sock._busy_with = Dial
+        sock.__class__ = guise
+        predict = proxy.predict or predictor(proxy)
+        exchanges, conclude = predict(host, port)  # what cannot be asked is refused here
+        if timeout is not None:
+            deadline = monotonic() + (timeout if timeout < _LONGEST else _LONGEST)
+            _setblocking(sock, False)
+        spent = True
+        number = _connect_ex(sock, proxy.straight)  # type: ignore[arg-type] # not None here
+        if number and (deadline is None or number not in _IN_PROGRESS):
+            if number in _IN_USE:  # by other ways: that stays as it is
+                spent = False
+                raise os_error(number)
+            exc = os_error(number)
+            raise _unreachable(exc, 1) from exc
+        # Not waited for: on this machine it is mostly there by now, else send() will say so.
+        heard: list[bytes] = []
+        is_usual = True
+        for message, length, usual, expected in exchanges:
+            sent, got = 0, None
+            try:
+                if message:
+                    sent = send(sock, message)
+                    if sent != len(message):
+                        break
+                    if deadline is not None:
+                        if poller is None:
+                            poller = select.poll()  # as `watching`, without a call
+                            poller.register(sock, POLLIN)
+                        left = deadline - monotonic()
+                        if left <= 0 or not poller.poll(left * 1000):
+                            break
+                if not length:  # a head
+                    seen = recv(sock, PIECE, MSG_PEEK)
+                    length = seen.find(b"\n\r\n") + 3
+                    if length < 3 or not seen.startswith(expected):
+                        break
+                    if seen.find(b"\n\n", 0, length) >= 0:
+                        break
+                    recv(sock, length)
+                    continue
+                got = recv(sock, length)
+            except (OSError, ValueError) as exc:  # ValueError: poll's, if it has been closed
+                error = exc
+                break
+            if got != usual:
+                if len(got) != length or not got.startswith(expected):
+                    break
+                is_usual = False
+            heard.append(got)
+        else:
+            bound = NOWHERE if is_usual else conclude(heard)  # type: ignore[misc] # a head is
+        if bound is None:
+            if number and not heard and not sent and isinstance(error, OSError):
+                error = _make_sure(sock, error, deadline)
+            bound = _take_over(sock, handshake(leg), deadline, heard, sent, got, error)
+        sock._tunnel = Tunnel(target, bound, (leg,))
+    except BaseException as exc:
+        if sock._tunnel is None:  # else it was a signal, too late
+            dial = Dial(sock, None, sock._local, sock._options)
+            dial.legs = (leg,)
+            dial._spent = spent
+            dial.give_up(exc)
+            if isinstance(exc, ProxyError):
+                sock.last_error = exc
+                sock._may_go_straight = False  # a success would have to forget it
+        raise
+    finally:
+        try:
+            if deadline is not None:
+                _settimeout(sock, timeout)
+        finally:
+            sock.__class__ = home
+            sock._busy_with = None
+
+
+def _make_sure(sock: socket.socket, error: OSError, deadline: float | None) -> OSError | None:
+    """Wait until a connection is there, after sending without that has failed.
+
+    Returns:
+        What is still wrong: it was there, and is no more.
+
+    Raises:
+        ProxyError: it will never be.
+    """
+    if error.errno in _BROKEN:
+        return error
+    if not isinstance(error, BlockingIOError) and error.errno != errno.ENOTCONN:  # which BSD says
+        raise _unreachable(error, 1) from error
+    if not wait(sock, POLLOUT, deadline):
+        raise ProxyTimeoutError(phase=CONNECTING)
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        exc = os_error(number)
+        raise _unreachable(exc, 1) from exc
+    return None
 
 
 def _take_over(
@@ -845,6 +875,19 @@ def guise(
     return made
 
 
+def at_home(sock: SocksSocket, home: type) -> type:
+    """The class of a socket that got through, which had `home` before: one with what is special."""
+    if sock._tunnel is not None and sock._tunnel.over_unix:
+        from .over_unix import over_unix_guise
+
+        home = over_unix_guise(home)
+    if sock._listener is not None:
+        from .remote import listening_guise
+
+        home = listening_guise(home)
+    return home
+
+
 # -- a connect that another thread waits in
 
 
@@ -862,7 +905,7 @@ class Busy(Plain):
     """
 
     _undisguised: Any
-    _busy_with: Dial | None  # None: it has ended, and the class is the own one again
+    _busy_with: Dial | type[Dial] | None  # None: it has ended, and the class is the own one again
 
     proxy_peername = proxy_sockname = None
 
@@ -874,14 +917,14 @@ class Busy(Plain):
         """On whichever descriptor may be the one in the end."""
         dial = self._busy_with
         self._undisguised.setsockopt(self, level, option, *value)
-        if dial is not None:
+        if isinstance(dial, Dial):
             dial.set_option(level, option, *value)
 
     def shutdown(self, how: int) -> None:
         """End the handshake, as this ends a connect in the kernel."""
         dial = self._busy_with
         if dial is not None:
-            dial.shutdown(how)
+            socket.SocketType.shutdown(self if dial.spare is None else dial.spare, how)
         else:
             self.shutdown(how)
 
@@ -889,7 +932,7 @@ class Busy(Plain):
         """Nobody goes on with a half-made tunnel."""
         dial, home = self._busy_with, self._undisguised
         if dial is not None:
-            dial.cut_off()
+            cut_off(self)
             self.__class__ = home
         return self.detach()
 

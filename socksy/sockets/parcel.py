@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from .stream import SocksSocket
 
-_STATE = "_route", "_tunnel", "_local", "_options", "remote_bind"
+_STATE = "_route", "_tunnel", "_local", "_options", "_may_go_straight", "remote_bind"
 
 
 def pack(sock: SocksSocket) -> tuple[Any, ...]:
@@ -34,12 +34,10 @@ def pack(sock: SocksSocket) -> tuple[Any, ...]:
 
 
 def _unpack(parcel: Any, family: int, type_: int, proto: int, state: dict[str, Any]) -> SocksSocket:
+    from .dial import at_home
     from .stream import SocksSocket
 
     sock = SocksSocket(family, type_, proto, fileno=parcel.detach())
     sock.__dict__.update(state)
-    if sock._tunnel is not None and sock._tunnel.over_unix:
-        from .over_unix import over_unix_guise
-
-        sock.__class__ = over_unix_guise(SocksSocket)
+    sock.__class__ = at_home(sock, SocksSocket)
     return sock

@@ -47,6 +47,7 @@ from .dial import (
     POLLOUT,
     Dial,
     Plain,
+    at_home,
     guise,
     os_error,
     wait,
@@ -458,10 +459,7 @@ def _settle(sock: Any) -> tuple[int, Any]:
             return _FAILED, state
         state.on_success(sock, attempt.bound, attempt.dial, state.target)
         _keep_tls(sock)
-        if attempt.dial.is_over_unix():
-            from .over_unix import over_unix_guise
-
-            state.home = over_unix_guise(state.home)
+        state.home = at_home(sock, state.home)
         _leave(sock)
         return _CONNECTED, None
 

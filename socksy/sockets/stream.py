@@ -13,18 +13,21 @@ import sys
 from operator import index
 
 from ..errors import InvalidArgumentError, InvalidPortError, ProxyError, ProxyUnsupportedError
-from ..hosts import FORBIDDEN, MAX_NAME, clean_host, clean_target, refuse_onion
+from ..hosts import FORBIDDEN, MAX_NAME, clean_host, clean_target, pack_ip, refuse_onion
 from ..proxy import HTTP, Proxy, as_route, choose
 from .dial import (
     CAN_REPLACE,
     PATIENCE,
     Dial,
+    Tunnel,
+    at_home,
     busy_guise,
     busy_guises,
     family_of,
     is_in_use,
     os_error,
     run,
+    straight,
 )
 
 TYPE_CHECKING = False
@@ -74,19 +77,6 @@ def _default_proxy() -> Route:
     return get_default_proxy()
 
 
-class Tunnel:
-    """What a connected socket knows of its way."""
-
-    __slots__ = ("bound", "legs", "names", "over_unix", "target")
-
-    def __init__(self, target: tuple[Any, ...], bound: Address, dial: Dial) -> None:
-        self.target = target
-        self.bound = bound
-        self.legs = dial.legs
-        self.names = names = dial.names
-        self.over_unix = names is not None and dial.is_over_unix()
-
-
 class SocksSocket(socket.socket):
     """A socket whose stream connections go through a proxy.
 
@@ -105,9 +95,10 @@ class SocksSocket(socket.socket):
     # Instances have a dict, no slots: an SSLSocket can then take this class on (see detach).
     _route: Route | _Unset = UNSET
     _has_a_way = True  # it is of a family and a type that proxies can serve
+    _may_go_straight = True  # nothing of its own has to be thought of before it connects
     _tunnel: Tunnel | None = None
     _listener: RemoteListener | None = None
-    _busy_with: Dial | None = None  # while a thread waits in connect()
+    _busy_with: Dial | type[Dial] | None = None  # while a thread waits in connect()
     _local: tuple[Any, ...] | None = None  # where the application bound it
     _options: Options = {}  # noqa: RUF012 - a socket with options of its own has a dict of its own
     #: why the last connect failed, for those who were given a bare errno (connect_ex, SO_ERROR)
@@ -151,6 +142,8 @@ class SocksSocket(socket.socket):
             if kind == _DATAGRAM:
                 self._become_datagram()
             self._has_a_way = family_of(self) in _INET and kind in (_STREAM, _DATAGRAM)
+            if kind != _STREAM or fileno is not None:  # that may be connected
+                self._may_go_straight = False
 
     def _become_datagram(self) -> None:
         """Datagrams have a class of their own, so that no method asks for the type."""
@@ -188,22 +181,6 @@ class SocksSocket(socket.socket):
             ProxyUnsupportedError: a .onion name, where the direct connection would look it up.
         """
         route: Any = self._route
-        if route.__class__ is tuple and address.__class__ is tuple and self._has_a_way:
-            # the usual case: what follows, without its calls
-            try:
-                host, port = address
-            except ValueError:
-                host = None
-            if (
-                host.__class__ is str
-                and port.__class__ is int
-                and 0 < port < 65536
-                and host
-                and len(host) <= MAX_NAME
-                and host.isascii()
-                and FORBIDDEN.isdisjoint(host)
-            ):
-                return route, host, port
         if route is UNSET:
             route = _default_proxy()
         if family_of(self) not in _INET:
@@ -224,6 +201,8 @@ class SocksSocket(socket.socket):
     def _way_to(self, address: Any) -> tuple[Chain, str, int] | None:
         """`_chain_for` a connection that is made now."""
         way = self._chain_for(address)
+        if way is None:
+            self._may_go_straight = False  # should it get a proxy later: see _connect_through
         if self.remote_bind:
             from .remote import note_primary
 
@@ -255,7 +234,38 @@ class SocksSocket(socket.socket):
             InvalidTargetError: the address cannot be asked of a proxy; nothing has been sent.
             InvalidArgumentError: early data, but no proxy, on a non-blocking socket.
         """
-        way = self._way_to(address) if self.remote_bind else self._chain_for(address)
+        route: Any = self._route
+        if (
+            route.__class__ is tuple
+            and address.__class__ is tuple
+            and len(address) == 2
+            and len(route) == 1
+            and not early_data
+            and self._may_go_straight
+            and not self.remote_bind
+        ):
+            # the usual case: what follows, without its calls
+            host, port = address
+            (proxy,) = route
+            if (
+                host.__class__ is str
+                and port.__class__ is int
+                and 0 < port < 65536
+                and host
+                and len(host) <= MAX_NAME
+                and host.isascii()
+                and FORBIDDEN.isdisjoint(host)
+                and proxy.straight is not None
+                and (not proxy.local_dns or pack_ip(host) is not None)
+                and family_of(self) == _IPV4
+                and self._tunnel is None
+                and self._busy_with is None
+            ):
+                timeout = self.gettimeout()
+                if timeout != 0:
+                    straight(self, proxy, address, timeout)
+                    return
+        way = self._way_to(address)
         if way is not None:
             self._connect_through(way, address, bytes(early_data) if early_data else b"")
         elif not early_data:
@@ -288,15 +298,13 @@ class SocksSocket(socket.socket):
         """What `connect` and `connect_ex` share."""
         if self._tunnel is not None or self._busy_with is not None:
             raise self._connected_already()
+        # Asked first: Linux takes a second connect() for the end of one that was not waited for.
+        if is_in_use(self):
+            raise self._connected_already()
         chain, host, port = way
-        is_ipv4 = family_of(self) == _IPV4
-        target = address
-        if not is_ipv4 or len(address) != 2 or address.__class__ is not tuple:
-            target = self._peer_form(address)
+        target = self._peer_form(address)
         timeout = self.gettimeout()
         if timeout == 0 and CAN_REPLACE:
-            if is_in_use(self):
-                raise self._connected_already()
             from . import pending
 
             try:
@@ -308,17 +316,13 @@ class SocksSocket(socket.socket):
         home: type = self.__class__
         guise = busy_guises.get(home) or busy_guise(home)  # other threads may use it meanwhile
         dial = Dial(self, PATIENCE if timeout == 0 else timeout, self._local, self._options)
-        if early_data:
-            dial.early_data = early_data
+        dial.early_data = early_data
         try:
             self._busy_with = dial
             self.__class__ = guise
-            bound = dial.now(chain, host, port, timeout, is_ipv4)
-            self._tunnel = tunnel = Tunnel(target, bound, dial)
-            if self.last_error is not None:
-                self.last_error = None
-            if tunnel.over_unix:
-                home = _over_unix(home)
+            bound = run(dial.through(chain, host, port, _CONNECT))
+            _connected(self, bound, dial, target)
+            home = at_home(self, home)
         except ProxyError as exc:
             self.last_error = exc
             raise
@@ -345,6 +349,7 @@ class SocksSocket(socket.socket):
             refuse_onion(address[0])
         super().bind(address)
         self._local = super().getsockname()
+        self._may_go_straight = False
 
     def setsockopt(self, level: int, option: int, *value: Any) -> None:
         """As on a plain socket; set again should the descriptor have to be another one."""
@@ -501,12 +506,11 @@ class SocksSocket(socket.socket):
             self._busy_with = dial
             self.__class__ = guise
             bound = run(dial.through(chain, host, port, _BIND))
-            if dial.is_over_unix():
-                home = _over_unix(home)
+            _listening(self, bound, dial, (host, port))
+            home = at_home(self, home)
         finally:
             self.__class__ = home
             self._busy_with = None
-        _listening(self, bound, dial, (host, port))
 
     def listen(self, *backlog: int) -> None:
         """As on a plain socket; nothing is left to do after `bind_remote`.
@@ -542,7 +546,8 @@ class SocksSocket(socket.socket):
 
         host, port = self._listener.wait(self)
         peer = in_family(family_of(self), host, port)
-        conn = type(self)(
+        home: type[SocksSocket] = getattr(self, "_undisguised", type(self))
+        conn = home(
             self.family,
             self.type,
             self.proto,
@@ -556,14 +561,6 @@ class SocksSocket(socket.socket):
         conn._tunnel = tunnel
         conn.settimeout(socket.getdefaulttimeout())
         return conn, peer
-
-    def _real_close(self, *arguments: Any) -> None:
-        if self._listener is not None:
-            self._listener = None  # what it has under way ends
-        if arguments:
-            super()._real_close(*arguments)  # type: ignore[misc]
-        else:  # mostly, and quicker
-            super()._real_close()  # type: ignore[misc]
 
     # -- copies
 
@@ -601,14 +598,11 @@ class SocksSocket(socket.socket):
 busy_guise(SocksSocket, type)  # here and now: connecting imports nothing
 
 
-def _over_unix(home: type) -> type:
-    from .over_unix import over_unix_guise
-
-    return over_unix_guise(home)
-
-
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
-    sock._tunnel = Tunnel(target, bound, dial)
+    sock._tunnel = tunnel = Tunnel(target, bound, dial.legs)
+    if dial.names is not None:
+        tunnel.names = dial.names
+        tunnel.over_unix = not isinstance(dial.names[1], tuple)
     if sock.last_error is not None:
         sock.last_error = None
 
@@ -659,8 +653,7 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
         from .pending import inherit
 
         inherit(heir, state)
-    if sock._tunnel is not None and sock._tunnel.over_unix:
-        heir.__class__ = _over_unix(type(heir))
+    heir.__class__ = at_home(heir, type(heir))
     if sock.remote_bind:
         from .remote import replace_primary
 
@@ -854,8 +847,9 @@ def set_out(
 def arrive(sock: SocksSocket, bound: Address, dial: Dial, address: tuple[Host, int]) -> SocksSocket:
     """The other piece; `bound` is what the task returned."""
     _connected(sock, bound, dial, sock._peer_form(address))
-    if dial.is_over_unix():
-        sock.__class__ = _over_unix(type(sock))
+    home = at_home(sock, type(sock))
+    if home is not type(sock):  # to assign it costs memory, even if it is the same
+        sock.__class__ = home
     return sock
 
 

@@ -1,4 +1,4 @@
-"""What other threads find while one of them waits in connect()."""
+"""How the usual connect goes, and what other threads find while one of them waits in it."""
 
 import contextlib
 import errno
@@ -8,6 +8,7 @@ import threading
 import pytest
 
 import socksy
+from socksy.sockets import dial
 from socksy.sockets.stream import SocksSocket
 
 from ..support import BANNER, eventually, read_exactly, serving
@@ -102,7 +103,8 @@ def test_nobody_gets_into_the_handshake(connecting, proxy):
     proxy.go_on.set()
     thread.join(5)
     assert outcome == [None]
-    assert type(sock) is Lines
+    assert isinstance(sock, Lines)
+    assert not isinstance(sock, dial.Busy)
     assert proxy.heard[0] == GREETING
     assert proxy.heard[1][3:] == REQUEST[3:]
 
@@ -160,3 +162,100 @@ def test_a_half_made_tunnel_is_not_given_away(proxy, timeout):
                 assert given.recv(100) == b""
         assert isinstance(outcome[0], OSError)
         assert eventually(lambda: proxy.heard[1:2] == [b""])
+
+
+# -- a head, which has no length in front
+
+HEADS = {
+    "CR LF": b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n",
+    "of HTTP/1.0, with nothing in it": b"HTTP/1.0 200 \r\n\r\n",
+    "LF": b"HTTP/1.1 200 OK\nx: y\n\n",
+    "LF, then CR LF": b"HTTP/1.1 200 OK\nx: y\n\r\n",
+    "CR LF, then LF": b"HTTP/1.1 200 OK\r\nx: y\r\n\n",
+    "another 2xx": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "no text": b"HTTP/1.1 200\r\n\r\n",
+    "one that waits first": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+@pytest.mark.parametrize("banner", [b"220 hello\r\n\r\n", b"220\n\n", b"\n\r\n\n", b"\r\n"])
+@pytest.mark.parametrize("head", HEADS)
+def test_what_comes_behind_a_head_is_the_applications(head, banner, timeout):
+    """All in one piece; and where a head ends is the same for those who follow a prediction."""
+
+    def answer(connection):
+        read_exactly(connection, len(b"CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\n\r\n"))
+        connection.sendall(HEADS[head] + banner)
+        connection.recv(1)
+
+    with serving(answer) as (host, port), SocksSocket(proxy=f"http://{host}:{port}") as sock:
+        sock.settimeout(timeout)
+        sock.connect(("a.test", 80))
+        assert read_exactly(sock, len(banner)) == banner
+
+
+# -- a connection that is not there yet when the greeting is sent
+
+
+def not_there_yet(monkeypatch, error):
+    """Let the first send() fail like that, and notice what is sent."""
+    real, sent = dial.send, []
+
+    def send(sock, message):
+        sent.append(bytes(message))
+        if len(sent) == 1:
+            raise error
+        return real(sock, message)
+
+    monkeypatch.setattr(dial, "send", send)
+    return sent
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOTCONN], ids=["Linux", "BSD"])
+def test_it_is_waited_for(socks_server, echo_server, monkeypatch, number):
+    sent = not_there_yet(monkeypatch, OSError(number, "not yet"))
+    with SocksSocket(proxy=socks_server.url()) as sock:
+        sock.settimeout(5)
+        sock.connect(echo_server)
+        assert sent[:2] == [GREETING, GREETING]
+        assert sock.gettimeout() == 5
+        assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+@pytest.mark.parametrize("number", [None, errno.EAGAIN], ids=["at once", "later"])
+def test_it_may_be_refused_instead(monkeypatch, number):
+    if number is not None:
+        not_there_yet(monkeypatch, OSError(number, "not yet"))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        with SocksSocket(proxy=f"socks5h://127.0.0.1:{nobody.getsockname()[1]}") as sock:
+            sock.settimeout(5)
+            with pytest.raises(socksy.ProxyConnectionError) as caught:
+                sock.connect(("a.test", 80))
+    assert caught.value.errno == errno.ECONNREFUSED
+    assert "is the proxy running" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [errno.ECONNRESET, errno.EPIPE])
+def test_it_may_be_over_again(socks_server, monkeypatch, number):
+    """It was there, and who was is not known to speak SOCKS."""
+    not_there_yet(monkeypatch, OSError(number, "reset"))
+    with SocksSocket(proxy=socks_server.url()) as sock:
+        sock.settimeout(5)
+        with pytest.raises(socksy.ProxyProtocolError, match="broke: reset"):
+            sock.connect(("a.test", 80))
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_after_a_failure_it_can_be_tried_again(socks_server, echo_server, timeout):
+    """And why it had failed is forgotten then."""
+    with SocksSocket(proxy="socks5h://127.0.0.1:1") as sock:
+        sock.settimeout(timeout)
+        with pytest.raises(socksy.ProxyConnectionError) as caught:
+            sock.connect(echo_server)
+        assert sock.last_error is caught.value
+        sock.set_proxy(socks_server.url())
+        sock.connect(echo_server)
+        assert sock.last_error is None
+        assert read_exactly(sock, len(BANNER)) == BANNER

@@ -776,7 +776,8 @@ def test_an_interrupt_when_all_was_done_leaves_no_connection_behind(
         raise KeyboardInterrupt
 
     with SocksSocket(family, proxy=server.url()) as sock:
-        monkeypatch.setattr("socksy.sockets.stream.Tunnel", interrupt)
+        for module in ("stream", "dial"):
+            monkeypatch.setattr(f"socksy.sockets.{module}.Tunnel", interrupt)
         with pytest.raises(KeyboardInterrupt):
             sock.connect(echo_server)
         with pytest.raises(BrokenPipeError):
@@ -1162,13 +1163,17 @@ def test_an_adopted_descriptor_is_plain(server, echo_server):
         check_echo(sock)
 
 
+@pytest.mark.parametrize("before", [None, 5])
 @pytest.mark.parametrize("timeout", [None, 5, 0])
 @pytest.mark.parametrize("family", FAMILIES, ids=["same family", "other family"])
-def test_connecting_what_is_connected_disturbs_nothing(server, family, timeout):
-    """EISCONN, as on a plain socket, also where the connection was not made by us."""
+def test_connecting_what_is_connected_disturbs_nothing(server, family, timeout, before):
+    """EISCONN, also where the connection was not made by us.
+
+    If it was made with a timeout, Linux says yes to the next connect().
+    """
     host = "127.0.0.1" if family == socket.AF_INET else "::1"
     with serving(echo, family) as address:
-        plain = socket.create_connection(address[:2])
+        plain = socket.create_connection(address[:2], before)
         with socksy.using(server.url("socks5h")), SocksSocket(fileno=plain.detach()) as sock:
             sock.settimeout(timeout)
             with pytest.raises(OSError) as caught:
@@ -1179,6 +1184,22 @@ def test_connecting_what_is_connected_disturbs_nothing(server, family, timeout):
             assert not isinstance(caught.value, socksy.ProxyError)
             check_echo(sock)
     assert server.requests == []
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+@pytest.mark.parametrize("connect", ["connect", "connect_ex"])
+def test_what_is_connected_directly_is_not_connected_to_a_proxy_too(
+    server, echo_server, timeout, connect
+):
+    with SocksSocket(proxy=None) as sock:
+        sock.settimeout(timeout)
+        getattr(sock, connect)(echo_server)
+        sock.set_proxy(server.url())
+        assert sock.connect_ex(("a.test", 80)) == errno.EISCONN
+        with pytest.raises(OSError) as caught:
+            sock.connect(("a.test", 80))
+        assert caught.value.errno == errno.EISCONN
+        check_echo(sock)
 
 
 @pytest.mark.parametrize("timeout", [None, 5, 0])
