@@ -31,7 +31,7 @@ from ..errors import (
 )
 from ..hosts import pack_ip
 from ..protocol import handshake, name_the_leg, predictor, tunnel
-from ..protocol.steps import NOWHERE, PIECE, REPLY, Step, closed_early, timed_out
+from ..protocol.steps import NOWHERE, REPLY, Step, closed_early, timed_out
 from ..proxy import SOCKS4
 
 TYPE_CHECKING = False
@@ -80,6 +80,8 @@ _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK)
 # What send() says of a connection that was there.
 _BROKEN = (errno.ECONNRESET, errno.EPIPE)
 _IN_USE = (errno.EISCONN, errno.EALREADY)
+# How much of a head is looked at: most are shorter, and what is larger comes from malloc().
+_GLANCE = 448
 #: Seconds; poll() counts milliseconds in a C int, and settimeout() takes more than fit there.
 _LONGEST = 2_000_000.0
 
@@ -639,7 +641,8 @@ def straight(
         predict = proxy.predict or predictor(proxy)
         exchanges, conclude = predict(host, port)  # what cannot be asked is refused here
         if timeout is not None:
-            deadline = monotonic() + (timeout if timeout < _LONGEST else _LONGEST)
+            left = timeout if timeout < _LONGEST else _LONGEST
+            deadline = monotonic() + left
             _setblocking(sock, False)
         spent = True
         number = _connect_ex(sock, proxy.straight)  # type: ignore[arg-type] # not None here
@@ -660,14 +663,15 @@ def straight(
                     if sent != len(message):
                         break
                     if deadline is not None:
-                        if poller is None:
+                        if poller is None:  # hardly any time has passed
                             poller = select.poll()  # as `watching`, without a call
                             poller.register(sock, POLLIN)
-                        left = deadline - monotonic()
+                        else:
+                            left = deadline - monotonic()
                         if left <= 0 or not poller.poll(left * 1000):
                             break
                 if not length:  # a head
-                    seen = recv(sock, PIECE, MSG_PEEK)
+                    seen = recv(sock, _GLANCE, MSG_PEEK)
                     length = seen.find(b"\n\r\n") + 3
                     if length < 3 or not seen.startswith(expected):
                         break

@@ -64,9 +64,10 @@ _IPV4 = int(socket.AF_INET)
 _INET = (_IPV4, int(socket.AF_INET6))
 _STREAM, _DATAGRAM = int(socket.SOCK_STREAM), int(socket.SOCK_DGRAM)
 _STREAMS = (-1, _STREAM)  # what the constructor takes for a stream
-_FAMILIES = (-1, *_INET)  # and for one of these families
+_FAMILIES = (-1, _IPV4)  # and for the usual family
 _CONNECT, _BIND = 1, 2  # as in `protocol.codes`
 _FASTOPEN = getattr(socket, "MSG_FASTOPEN", 0)
+_plain_init = socket.socket.__init__
 _getpeername = socket.SocketType.getpeername
 _type_of: Callable[[socket.socket], int] = socket.SocketType.type.__get__
 
@@ -95,7 +96,8 @@ class SocksSocket(socket.socket):
     # Instances have a dict, no slots: an SSLSocket can then take this class on (see detach).
     _route: Route | _Unset = UNSET
     _has_a_way = True  # it is of a family and a type that proxies can serve
-    _may_go_straight = True  # nothing of its own has to be thought of before it connects
+    #: it is an IPv4 stream that is neither bound nor connected by other ways, as far as is known
+    _may_go_straight = True
     _tunnel: Tunnel | None = None
     _listener: RemoteListener | None = None
     _busy_with: Dial | type[Dial] | None = None  # while a thread waits in connect()
@@ -131,19 +133,21 @@ class SocksSocket(socket.socket):
         if remote_bind is not None:
             self.remote_bind = remote_bind
         try:
-            super().__init__(family, type, proto, fileno)
+            if self.__class__ is SocksSocket:  # what super() finds then, in fewer steps
+                _plain_init(self, family, type, proto, fileno)
+            else:
+                super().__init__(family, type, proto, fileno)
         except TypeError:
             first: object = family
             if isinstance(first, (str, Proxy)):
                 raise TypeError("a SocksSocket is given its proxy by name: proxy=...") from None
             raise
         if fileno is not None or type not in _STREAMS or family not in _FAMILIES:
+            self._may_go_straight = False
             kind = _type_of(self)
             if kind == _DATAGRAM:
                 self._become_datagram()
             self._has_a_way = family_of(self) in _INET and kind in (_STREAM, _DATAGRAM)
-            if kind != _STREAM or fileno is not None:  # that may be connected
-                self._may_go_straight = False
 
     def _become_datagram(self) -> None:
         """Datagrams have a class of their own, so that no method asks for the type."""
@@ -257,7 +261,6 @@ class SocksSocket(socket.socket):
                 and FORBIDDEN.isdisjoint(host)
                 and proxy.straight is not None
                 and (not proxy.local_dns or pack_ip(host) is not None)
-                and family_of(self) == _IPV4
                 and self._tunnel is None
                 and self._busy_with is None
             ):

@@ -167,6 +167,7 @@ def test_a_half_made_tunnel_is_not_given_away(proxy, timeout):
 # -- a head, which has no length in front
 
 HEADS = {
+    "long": b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 100 + b"\r\n",
     "CR LF": b"HTTP/1.1 200 OK\r\nx: y\r\n\r\n",
     "of HTTP/1.0, with nothing in it": b"HTTP/1.0 200 \r\n\r\n",
     "LF": b"HTTP/1.1 200 OK\nx: y\n\n",
