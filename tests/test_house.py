@@ -1,6 +1,7 @@
 """The architecture: imports point downwards, the lower floors do no I/O, importing stays cheap."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -126,3 +127,13 @@ print(*sorted(n for n in set(sys.modules) - before if n.split(".")[0] != "socksy
     )
 
     assert ran.stdout.split() == ["__future__"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted(HOUSE.rglob("__init__.py")), ids=lambda path: path.parent.name
+)
+def test_what_a_package_lists_is_there(path):
+    """Else a star import of it fails; ruff sees this of modules, but not of packages."""
+    package = importlib.import_module(".".join(path.parent.relative_to(HOUSE.parent).parts))
+
+    assert [name for name in getattr(package, "__all__", []) if not hasattr(package, name)] == []

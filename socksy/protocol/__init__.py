@@ -22,15 +22,7 @@ if TYPE_CHECKING:
 else:
     Leg = tuple
 
-__all__ = [
-    "Leg",
-    "bind_peer",
-    "handshake",
-    "load_predictor",
-    "name_the_leg",
-    "predictors",
-    "tunnel",
-]
+__all__ = ["Leg", "bind_peer", "handshake", "name_the_leg", "predictor", "tunnel"]
 
 _CONNECT = 1
 _SOCKS5 = (SOCKS5H, SOCKS5)
