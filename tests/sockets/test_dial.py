@@ -260,3 +260,27 @@ def test_after_a_failure_it_can_be_tried_again(socks_server, echo_server, timeou
         sock.connect(echo_server)
         assert sock.last_error is None
         assert read_exactly(sock, len(BANNER)) == BANNER
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_what_listens_without_being_bound_goes_on_listening(socks_server, timeout):
+    """Only the kernel knows of it: EISCONN."""
+    with SocksSocket(proxy=socks_server.url()) as sock:
+        sock.settimeout(timeout)
+        sock.listen()
+        with pytest.raises(OSError) as caught:
+            sock.connect(("a.test", 80))
+        assert caught.value.errno == errno.EISCONN
+        sock.settimeout(5)
+        with socket.create_connection(("127.0.0.1", sock.getsockname()[1])):
+            sock.accept()[0].close()
+
+
+def test_what_the_base_class_has_connected_stays_connected(socks_server, echo_server):
+    """If it did so without a timeout; with one, Linux says yes to the next connect()."""
+    with SocksSocket(proxy=socks_server.url()) as sock:
+        socket.SocketType.connect(sock, echo_server)
+        with pytest.raises(OSError) as caught:
+            sock.connect(("a.test", 80))
+        assert caught.value.errno == errno.EISCONN
+        assert read_exactly(sock, len(BANNER)) == BANNER
