@@ -879,17 +879,37 @@ def guise(
     return made
 
 
+_kept: dict[tuple[type, type], type] = {}
+
+
+def kept_guise(home: type, front: type) -> type:
+    """The guise of a connected socket of class `home`, the same each time, and put on once."""
+    if issubclass(home, front):
+        return home
+    found = _kept.get((home, front))
+    if found is None:
+        found = _kept[home, front] = guise(home, front, Plain, {})
+    return found
+
+
 def at_home(sock: SocksSocket, home: type) -> type:
     """The class of a socket that got through, which had `home` before: one with what is special."""
     if sock._tunnel is not None and sock._tunnel.over_unix:
-        from .over_unix import over_unix_guise
+        from .over_unix import OverUnix
 
-        home = over_unix_guise(home)
+        home = kept_guise(home, OverUnix)
     if sock._listener is not None:
-        from .remote import listening_guise
+        from .remote import Listening
 
-        home = listening_guise(home)
+        home = kept_guise(home, Listening)
     return home
+
+
+def settle(sock: SocksSocket) -> None:
+    """Give a socket that got through, or is the heir of one that did, its class."""
+    home = at_home(sock, type(sock))
+    if home is not type(sock):  # to assign it costs memory, even if it is the same
+        sock.__class__ = home
 
 
 # -- a connect that another thread waits in

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 
-from .dial import Plain, guise
+from .dial import Plain
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,16 +56,3 @@ class OverUnix(Plain):
     def recvmsg_into(self, *arguments: Any) -> tuple[int, list[Any], int, Any]:
         count, ancillary, flags, _ = super().recvmsg_into(*arguments)
         return count, ancillary, flags, None
-
-
-_guises: dict[type, type] = {}
-
-
-def over_unix_guise(home: type) -> type:
-    """The class of a socket of class `home` that has such a connection."""
-    if issubclass(home, OverUnix):
-        return home
-    found = _guises.get(home)
-    if found is None:
-        found = _guises[home] = guise(home, OverUnix, Plain, {})
-    return found

@@ -34,10 +34,10 @@ def pack(sock: SocksSocket) -> tuple[Any, ...]:
 
 
 def _unpack(parcel: Any, family: int, type_: int, proto: int, state: dict[str, Any]) -> SocksSocket:
-    from .dial import at_home
+    from .dial import settle
     from .stream import SocksSocket
 
     sock = SocksSocket(family, type_, proto, fileno=parcel.detach())
     sock.__dict__.update(state)
-    sock.__class__ = at_home(sock, SocksSocket)
+    settle(sock)
     return sock

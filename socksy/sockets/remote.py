@@ -18,7 +18,7 @@ from ..hosts import pack_ip
 from ..protocol import bind_peer, name_the_leg
 from ..protocol.steps import SECOND_REPLY, Pump, timed_out
 from ..proxy import choose
-from .dial import CAN_REPLACE, POLLIN, Plain, guise, recv, run, wait
+from .dial import CAN_REPLACE, POLLIN, Plain, recv, run, wait
 from .options import put_under, unconnected_like
 
 TYPE_CHECKING = False
@@ -211,16 +211,3 @@ class Listening(Plain):
     def _real_close(self, *arguments: Any) -> None:
         self._listener = None  # what it has under way ends
         super()._real_close(*arguments)  # type: ignore[misc]
-
-
-_guises: dict[type, type] = {}
-
-
-def listening_guise(home: type) -> type:
-    """The class of a socket of class `home` for which a proxy listens."""
-    if issubclass(home, Listening):
-        return home
-    found = _guises.get(home)
-    if found is None:
-        found = _guises[home] = guise(home, Listening, Plain, {})
-    return found

@@ -27,6 +27,7 @@ from .dial import (
     is_in_use,
     os_error,
     run,
+    settle,
     straight,
 )
 
@@ -299,32 +300,55 @@ class SocksSocket(socket.socket):
         self, way: tuple[Chain, str, int], address: Any, early_data: bytes = b""
     ) -> None:
         """What `connect` and `connect_ex` share."""
+        self._get_through((*way, _CONNECT), self._peer_form(address), _connected, early_data)
+
+    def _get_through(
+        self,
+        way: tuple[Chain, str, int, int],
+        target: tuple[Any, ...],
+        on_success: Callable[[SocksSocket, Address, Dial, tuple[Any, ...]], None],
+        early_data: bytes = b"",
+    ) -> None:
+        """Have a proxy connect, or listen; the arguments are those of `pending.begin`.
+
+        Raises:
+            BlockingIOError: EINPROGRESS, on a non-blocking socket.
+        """
         if self._tunnel is not None or self._busy_with is not None:
             raise self._connected_already()
         # Asked first: Linux takes a second connect() for the end of one that was not waited for.
         if is_in_use(self):
             raise self._connected_already()
-        chain, host, port = way
-        target = self._peer_form(address)
-        timeout = self.gettimeout()
-        if timeout == 0 and CAN_REPLACE:
-            from . import pending
+        if self.gettimeout() != 0 or not CAN_REPLACE:
+            self._wait_through(way, target, on_success, early_data)
+            return
+        from . import pending
 
-            try:
-                pending.begin(self, target, (*way, _CONNECT), _connected, early_data)
-            except ProxyError as exc:  # it cannot be asked for that
-                self.last_error = exc
-                raise
-            raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+        try:
+            pending.begin(self, target, way, on_success, early_data)
+        except ProxyError as exc:  # it cannot be asked for that
+            self.last_error = exc
+            raise
+        raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+
+    def _wait_through(
+        self,
+        way: tuple[Chain, str, int, int],
+        target: tuple[Any, ...],
+        on_success: Callable[[SocksSocket, Address, Dial, tuple[Any, ...]], None],
+        early_data: bytes = b"",
+    ) -> None:
+        """The same in this thread, also on a non-blocking socket."""
         home: type = self.__class__
         guise = busy_guises.get(home) or busy_guise(home)  # other threads may use it meanwhile
+        timeout = self.gettimeout()
         dial = Dial(self, PATIENCE if timeout == 0 else timeout, self._local, self._options)
         dial.early_data = early_data
         try:
             self._busy_with = dial
             self.__class__ = guise
-            bound = run(dial.through(chain, host, port, _CONNECT))
-            _connected(self, bound, dial, target)
+            bound = run(dial.through(*way))
+            on_success(self, bound, dial, target)
             home = at_home(self, home)
         except ProxyError as exc:
             self.last_error = exc
@@ -491,29 +515,7 @@ class SocksSocket(socket.socket):
         chain = choose(self._route_now(), host, port)
         if chain is None or _type_of(self) != _STREAM:
             raise ProxyUnsupportedError(message="bind_remote needs a stream socket and a proxy")
-        if self._tunnel is not None or self._busy_with is not None:
-            raise self._connected_already()
-        if self.gettimeout() == 0 and CAN_REPLACE:
-            from . import pending
-
-            pending.begin(self, (host, port), (chain, host, port, _BIND), _listening)
-            raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
-        self._bind_through(chain, host, port)
-
-    def _bind_through(self, chain: Chain, host: str, port: int) -> None:
-        timeout = self.gettimeout()
-        home: type = self.__class__
-        guise = busy_guises.get(home) or busy_guise(home)
-        dial = Dial(self, PATIENCE if timeout == 0 else timeout, self._local, self._options)
-        try:
-            self._busy_with = dial
-            self.__class__ = guise
-            bound = run(dial.through(chain, host, port, _BIND))
-            _listening(self, bound, dial, (host, port))
-            home = at_home(self, home)
-        finally:
-            self.__class__ = home
-            self._busy_with = None
+        self._get_through((chain, host, port, _BIND), (host, port), _listening)
 
     def listen(self, *backlog: int) -> None:
         """As on a plain socket; nothing is left to do after `bind_remote`.
@@ -530,7 +532,7 @@ class SocksSocket(socket.socket):
 
             way = way_of_the_peer(self._route_now())
             if way is not None:
-                self._bind_through(*way)
+                self._wait_through((*way, _BIND), way[1:], _listening)
                 return
         super().listen(*backlog)
 
@@ -656,7 +658,7 @@ def _hand_over_to_ssl(sock: SocksSocket) -> None:
         from .pending import inherit
 
         inherit(heir, state)
-    heir.__class__ = at_home(heir, type(heir))
+    settle(heir)
     if sock.remote_bind:
         from .remote import replace_primary
 
@@ -850,9 +852,7 @@ def set_out(
 def arrive(sock: SocksSocket, bound: Address, dial: Dial, address: tuple[Host, int]) -> SocksSocket:
     """The other piece; `bound` is what the task returned."""
     _connected(sock, bound, dial, sock._peer_form(address))
-    home = at_home(sock, type(sock))
-    if home is not type(sock):  # to assign it costs memory, even if it is the same
-        sock.__class__ = home
+    settle(sock)
     return sock
 
 

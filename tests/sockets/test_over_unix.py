@@ -9,7 +9,8 @@ import ssl
 import pytest
 
 import socksy
-from socksy.sockets.over_unix import OverUnix, over_unix_guise
+from socksy.sockets.dial import kept_guise
+from socksy.sockets.over_unix import OverUnix
 from socksy.sockets.stream import SocksSocket
 
 from ..support import BANNER, read_exactly
@@ -117,8 +118,8 @@ def test_tls_takes_such_a_connection_over(server, echo_server):
 
 
 def test_a_guise_is_made_once():
-    guise = over_unix_guise(SocksSocket)
-    assert over_unix_guise(SocksSocket) is over_unix_guise(guise) is guise
+    guise = kept_guise(SocksSocket, OverUnix)
+    assert kept_guise(SocksSocket, OverUnix) is kept_guise(guise, OverUnix) is guise
 
 
 @pytest.mark.parametrize("timeout", [5, 0])

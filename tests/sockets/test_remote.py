@@ -14,8 +14,9 @@ import pytest
 import socksy
 from socksy.sockets import stream
 from socksy.sockets.stream import SocksSocket
+from socksy.testing.faults import answer_with
 
-from ..support import read_exactly, script, serving
+from ..support import BANNER, read_exactly, script, serving
 
 pytestmark = pytest.mark.usefixtures("the_thread_ends")
 
@@ -584,3 +585,29 @@ def test_other_families_listen_here(active, tmp_path):
         sock.bind(str(tmp_path / "s"))
         sock.listen()
         assert sock.getsockname() == str(tmp_path / "s")
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_why_the_last_bind_failed_is_known_as_of_a_connect(socks_server_factory, timeout):
+    """In `last_error`."""
+    refusing = socks_server_factory(faults=answer_with(7))
+    with SocksSocket(proxy=refusing.url()) as sock:
+        sock.settimeout(timeout)
+        with pytest.raises(socksy.CommandNotSupportedError) as caught:
+            sock.bind_remote()
+        assert sock.last_error is caught.value
+
+
+@pytest.mark.parametrize("timeout", [None, 5, 0])
+def test_a_bind_leaves_alone_what_is_connected_directly(socks_server, echo_server, timeout):
+    with SocksSocket(proxy=None) as sock:
+        sock.settimeout(5)  # Linux says yes to a second connect() of such a socket
+        sock.connect(echo_server)
+        sock.set_proxy(socks_server.url())
+        sock.settimeout(timeout)
+        with pytest.raises(OSError) as caught:
+            sock.bind_remote()
+        assert caught.value.errno == errno.EISCONN
+        sock.settimeout(5)
+        assert read_exactly(sock, len(BANNER)) == BANNER
+    assert socks_server.requests == []
