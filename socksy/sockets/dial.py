@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn, TypeAlias
 
     from ..protocol import Leg
-    from ..protocol.steps import Address, Handshake
+    from ..protocol.steps import Address, Handshake, Prediction
     from ..proxy import Chain, Proxy
     from .lookup import Endpoint
     from .options import Options
@@ -149,16 +149,14 @@ class Tunnel:
         over_unix: the connection is one to a Unix socket.
     """
 
-    # As in `Dial`: what most of them have is in a slot.
+    # As in `Dial`: what most of them have is in a slot. Filled by who makes it, without a call.
     __slots__ = ("__dict__", "bound", "legs", "target")
 
+    target: tuple[Any, ...]
+    bound: Address
+    legs: tuple[Leg, ...]
     names: tuple[Any, Any] | None = None
     over_unix = False
-
-    def __init__(self, target: tuple[Any, ...], bound: Address, legs: tuple[Leg, ...]) -> None:
-        self.target = target
-        self.bound = bound
-        self.legs = legs
 
 
 class Dial:
@@ -214,7 +212,7 @@ class Dial:
         self._spent = False
 
     def _fits(self, chain: Chain, host: str) -> bool:
-        """Whether nothing is special, as `now` has it, on a non-blocking socket."""
+        """Whether nothing is special, as for `straight`, on a non-blocking socket."""
         proxy = chain[0]
         return (
             proxy.straight is not None
@@ -259,9 +257,8 @@ class Dial:
 
     def not_connected(self, number: int) -> NoReturn:
         """What has become of that, if it is neither 0 nor under way."""
-        exc = os_error(number)
-        self._leave_alone_if_in_use(exc)
-        raise _unreachable(exc, 1) from exc
+        self._spent = number not in _IN_USE
+        raise _no_connection(number)
 
     def give_up(self, error: BaseException) -> None:
         """Say in the error whose it is, and leave no connection behind."""
@@ -537,6 +534,16 @@ def _try_again(sock: socket.socket, address: Any, deadline: float) -> Generator[
     return number
 
 
+def _no_connection(number: int) -> OSError:
+    """What a connect to the only address has come to: EISCONN as it is, else with the proxy."""
+    exc = os_error(number)
+    if number in _IN_USE:
+        return exc
+    error = _unreachable(exc, 1)
+    error.__cause__ = exc
+    return error
+
+
 def _unreachable(exc: OSError, addresses: int) -> ProxyError:
     if isinstance(exc, ProxyError):
         return exc
@@ -621,10 +628,6 @@ def straight(
     That is one proxy that is `straight`, for an IPv4 socket that waits and is neither bound nor
     connected: its own descriptor will do.
 
-    And as long as the proxy says what it mostly does, there is no step, no generator, hardly a
-    call. What they all take is little, but comes right after the kernel has let others run: it is
-    paid in cache misses. Whatever else happens than was predicted, the real handshake takes over.
-
     Args:
         target: a clean host and a port; `getpeername` tells this very tuple.
         timeout: the socket's own, not 0.
@@ -634,76 +637,27 @@ def straight(
     host, port = target
     leg = proxy, host, port
     spent = False
-    deadline = poller = bound = error = None
+    deadline = None
     try:
-        sock._busy_with = Dial
+        sock._busy_with = Dial  # the class itself: it has no spare
         sock.__class__ = guise
         predict = proxy.predict or predictor(proxy)
-        exchanges, conclude = predict(host, port)  # what cannot be asked is refused here
+        prediction = predict(host, port)  # what cannot be asked is refused here
         if timeout is not None:
-            left = timeout if timeout < _LONGEST else _LONGEST
-            deadline = monotonic() + left
+            deadline = monotonic() + (timeout if timeout < _LONGEST else _LONGEST)
             _setblocking(sock, False)
         spent = True
         number = _connect_ex(sock, proxy.straight)  # type: ignore[arg-type] # not None here
         if number and (deadline is None or number not in _IN_PROGRESS):
-            if number in _IN_USE:  # by other ways: that stays as it is
-                spent = False
-                raise os_error(number)
-            exc = os_error(number)
-            raise _unreachable(exc, 1) from exc
-        # Not waited for: on this machine it is mostly there by now, else send() will say so.
-        heard: list[bytes] = []
-        is_usual = True
-        for message, length, usual, expected in exchanges:
-            sent, got = 0, None
-            try:
-                if message:
-                    sent = send(sock, message)
-                    if sent != len(message):
-                        break
-                    if deadline is not None:
-                        if poller is None:  # hardly any time has passed
-                            poller = select.poll()  # as `watching`, without a call
-                            poller.register(sock, POLLIN)
-                        else:
-                            left = deadline - monotonic()
-                        if left <= 0 or not poller.poll(left * 1000):
-                            break
-                if not length:  # a head
-                    seen = recv(sock, _GLANCE, MSG_PEEK)
-                    length = seen.find(b"\n\r\n") + 3
-                    if length < 3 or not seen.startswith(expected):
-                        break
-                    if seen.find(b"\n\n", 0, length) >= 0:
-                        break
-                    recv(sock, length)
-                    continue
-                got = recv(sock, length)
-            except (OSError, ValueError) as exc:  # ValueError: poll's, if it has been closed
-                error = exc
-                break
-            if got != usual:
-                if len(got) != length or not got.startswith(expected):
-                    break
-                is_usual = False
-            heard.append(got)
-        else:
-            bound = NOWHERE if is_usual else conclude(heard)  # type: ignore[misc] # a head is
-        if bound is None:
-            if number and not heard and not sent and isinstance(error, OSError):
-                error = _make_sure(sock, error, deadline)
-            bound = _take_over(sock, handshake(leg), deadline, heard, sent, got, error)
-        sock._tunnel = Tunnel(target, bound, (leg,))
+            spent = number not in _IN_USE  # else, by other ways, it stays as it is
+            raise _no_connection(number)
+        bound = _as_predicted(sock, leg, prediction, deadline, number)
+        tunnel = Tunnel()
+        tunnel.target, tunnel.bound, tunnel.legs = target, bound, (leg,)
+        sock._tunnel = tunnel
     except BaseException as exc:
         if sock._tunnel is None:  # else it was a signal, too late
-            dial = Dial(sock, None, sock._local, sock._options)
-            dial.legs = (leg,)
-            dial._spent = spent
-            dial.give_up(exc)
-            if isinstance(exc, ProxyError):
-                sock.last_error = exc
-                sock._may_go_straight = False  # a success would have to forget it
+            _fail_straight(sock, leg, spent, exc)
         raise
     finally:
         try:
@@ -712,6 +666,72 @@ def straight(
         finally:
             sock.__class__ = home
             sock._busy_with = None
+
+
+def _fail_straight(sock: SocksSocket, leg: Leg, spent: bool, error: BaseException) -> None:
+    """Clean up after `straight`, as a `Dial` does; `spent`: its descriptor is."""
+    dial = Dial(sock, None, sock._local, sock._options)
+    dial.legs = (leg,)
+    dial._spent = spent
+    dial.give_up(error)
+    if isinstance(error, ProxyError):
+        sock.last_error = error
+        sock._may_go_straight = False  # a success would have to forget it
+
+
+def _as_predicted(
+    sock: socket.socket, leg: Leg, prediction: Prediction, deadline: float | None, number: int
+) -> Address:
+    """The handshake. As long as the proxy says what it mostly does, there is no step, no generator.
+
+    What they take is little, but comes right after the kernel has let others run: it is paid in
+    cache misses. Whatever else happens than was predicted, the real handshake takes over.
+
+    Args:
+        number: what `connect_ex` has returned. If the connection is under way, it is not waited
+            for: on this machine it is mostly there by now, else send() will say so.
+    """
+    exchanges, conclude = prediction
+    heard: list[bytes] = []
+    poller = error = None
+    is_usual = True
+    for message, length, usual, expected in exchanges:
+        sent, got = 0, None
+        try:
+            if message:
+                sent = send(sock, message)
+                if sent != len(message):
+                    break
+                if deadline is not None:
+                    if poller is None:
+                        poller = select.poll()  # as `watching`, without a call
+                        poller.register(sock, POLLIN)
+                    left = deadline - monotonic()
+                    if left <= 0 or not poller.poll(left * 1000):
+                        break
+            if not length:  # a head: the rule is that of `http`, here without a call
+                seen = recv(sock, _GLANCE, MSG_PEEK)
+                length = seen.find(b"\n\r\n") + 3
+                if length < 3 or not seen.startswith(expected):
+                    break
+                if seen.find(b"\n\n", 0, length) >= 0:
+                    break
+                recv(sock, length)
+                continue
+            got = recv(sock, length)
+        except (OSError, ValueError) as exc:  # ValueError: poll's, if it has been closed
+            error = exc
+            break
+        if got != usual:
+            if len(got) != length or not got.startswith(expected):
+                break
+            is_usual = False
+        heard.append(got)
+    else:
+        return NOWHERE if is_usual else conclude(heard)  # type: ignore[misc] # a head is usual
+    if number and not heard and not sent and isinstance(error, OSError):
+        error = _make_sure(sock, error, deadline)
+    return _take_over(sock, handshake(leg), deadline, heard, sent, got, error)  # type: ignore[no-any-return] # Any: a result
 
 
 def _make_sure(sock: socket.socket, error: OSError, deadline: float | None) -> OSError | None:
@@ -731,8 +751,7 @@ def _make_sure(sock: socket.socket, error: OSError, deadline: float | None) -> O
         raise ProxyTimeoutError(phase=CONNECTING)
     number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if number:
-        exc = os_error(number)
-        raise _unreachable(exc, 1) from exc
+        raise _no_connection(number)
     return None
 
 

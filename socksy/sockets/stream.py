@@ -604,10 +604,12 @@ busy_guise(SocksSocket, type)  # here and now: connecting imports nothing
 
 
 def _connected(sock: SocksSocket, bound: Address, dial: Dial, target: tuple[Any, ...]) -> None:
-    sock._tunnel = tunnel = Tunnel(target, bound, dial.legs)
+    tunnel = Tunnel()
+    tunnel.target, tunnel.bound, tunnel.legs = target, bound, dial.legs
     if dial.names is not None:
         tunnel.names = dial.names
         tunnel.over_unix = not isinstance(dial.names[1], tuple)
+    sock._tunnel = tunnel
     if sock.last_error is not None:
         sock.last_error = None
 
