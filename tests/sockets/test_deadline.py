@@ -100,6 +100,24 @@ def test_messages_that_leave_in_pieces(
         assert read_exactly(sock, len(BANNER)) == BANNER
 
 
+@pytest.mark.parametrize("messages", [1, 2])
+def test_a_deadline_that_has_passed_when_a_message_has_left(monkeypatch, messages):
+    """As when the machine slept: what is left is less than nothing, which poll() takes for ever."""
+    ahead, real = [0], dial.send
+
+    def send(sock, message):
+        sent.append(message)
+        ahead[0] = 100 * (len(sent) == messages)
+        return real(sock, message)
+
+    sent = []
+    monkeypatch.setattr(dial, "monotonic", lambda: time.monotonic() + ahead[0])
+    monkeypatch.setattr(dial, "send", send)
+    with serving(dripping(EXCHANGES["socks5h"][: messages - 1], 0)) as address:
+        error, _ = connect_with_timeout(proxy_url("socks5h", address), 5)
+    assert error.phase == (steps.METHOD_CHOICE if messages == 1 else steps.REPLY)
+
+
 @pytest.mark.parametrize("option", ["SO_RCVTIMEO", "SO_SNDTIMEO"])
 @pytest.mark.parametrize("kind", EXCHANGES)
 def test_a_timeout_of_the_kernels_own_counts_for_each_answer(kind, option, mocker):
